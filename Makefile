@@ -1,0 +1,47 @@
+# What a developer types. `make` alone lists the targets.
+
+PYTHON ?= python3
+# Further arguments for the command of a target: make test ARGS="-k broker"
+ARGS ?=
+RUN = .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/.installed ## make .venv, install what is pinned, fetch the jars of Kafka and Spark (once)
+	@$(RUN) -m iot.java
+
+demo: setup ## everything in one terminal: broker, sensors, consumer
+	@$(RUN) -m iot.demo $(ARGS)
+
+test: setup ## run all tests, against a real broker
+	@$(RUN) -m pytest $(ARGS)
+
+lint: .venv/.installed ## check style and types
+	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
+	@$(RUN) -m mypy
+
+format: .venv/.installed ## format the code
+	@$(RUN) -m ruff check --fix
+	@$(RUN) -m ruff format
+
+clean: ## remove .venv and the tools' caches; data and fetched jars stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.installed: requirements.txt requirements-dev.txt | .venv/bin/python
+	$(RUN) -m pip install --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.venv/bin/python:
+	@command -v $(PYTHON) > /dev/null || { echo "error: no $(PYTHON): install Python 3.10 or newer," \
+	  "on Debian and Ubuntu: apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $(PYTHON) is" \
+	  "$$($(PYTHON) --version), but 3.10 or newer is needed: make setup PYTHON=/path/to/python3.10" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "error: $(PYTHON) has no venv module;" \
+	  "install it, on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv

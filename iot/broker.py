@@ -1,0 +1,591 @@
+"""The embedded Kafka: a real broker of one node (KRaft) on loopback, and a look into any Kafka's topics and groups.
+
+``python -m iot.broker`` runs it until Ctrl-C; what it stored is there again at the next start. It stands in for
+Kafka's shell scripts too: ``topics`` shows partitions, offsets and settings, ``groups`` who reads them and how far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from iot import settings
+from iot.java import class_path, java_executable, read_lock
+from iot.kafka import kafka_python_config, quiet_kafka_python, require_broker
+from iot.lifecycle import StopSignal, spawn
+from iot.settings import ALERTS_TOPIC, PARTITIONS, READINGS_TOPIC, REJECTED_TOPIC, Kafka, UserError, reason
+
+PORT = 9092
+TOPICS = (READINGS_TOPIC, ALERTS_TOPIC, REJECTED_TOPIC)
+START_S = 60.0
+STOP_S = 30.0
+# Of a broker whose parent was killed, the last trace is gone after this.
+LET_GO_S = 3.0
+
+# Kafka's timestamp of a record is the broker's clock, never a producer's.
+TOPIC_SETTINGS = {"message.timestamp.type": "LogAppendTime"}
+# A rejected message is kept as it came, and its headers come on top of what the topic of readings lets in.
+REJECTED_SETTINGS = {"max.message.bytes": str(2 * 1024 * 1024)}
+
+JVM_FLAGS = ["-Xmx512m", "-Dfile.encoding=UTF-8", "-Djava.awt.headless=true"]
+# All that the broker says goes to its standard output, which is the log file: so do the last words of a dying JVM.
+LOG4J = """
+status = error
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = [%d] %p %m (%c)%n
+rootLogger.level = info
+rootLogger.appenderRef.out.ref = out
+"""
+
+
+def kafka_version() -> str:
+    """The version of the embedded Kafka, from the lock."""
+    return next(jar.version for jar in read_lock()["kafka"] if jar.artifact.startswith("kafka_"))
+
+
+def find_free_port() -> int:
+    """A TCP port of loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Broker:
+    """A broker of our own: ``with Broker(port, folder) as broker`` starts it, waits until it answers, and stops it.
+
+    ``data_dir`` holds all of it: Kafka's data, the log of the current run and of the one before, the configuration.
+    """
+
+    def __init__(
+        self,
+        port: int = PORT,
+        data_dir: Path = settings.DATA_DIR / "broker",
+        topics: Iterable[str] = TOPICS,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
+        """
+        Args:
+            port: where it listens, on loopback only.
+            data_dir: made if missing.
+            topics: which exist when it is ready.
+            properties: of Kafka's server.properties, over ours. The listener PLAINTEXT on ``port`` must stay.
+        """
+        self.port = port
+        self.data_dir = data_dir.absolute()
+        self.topics = tuple(topics)
+        self.properties = dict(properties or {})
+        self.kafka = Kafka(f"localhost:{port}")
+        self.log = self.data_dir / "broker.log"
+        self.warnings: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: IO[str] | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return self.kafka.bootstrap_servers
+
+    @property
+    def pid(self) -> int:
+        """The process id of Kafka's JVM."""
+        assert self._process, "not started"
+        return self._process.pid
+
+    def __enter__(self) -> Broker:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, stop: threading.Event | None = None) -> bool:
+        """Start it; returns True once it answers and its topics exist, False (and stopped) if ``stop`` is set before.
+
+        Raises:
+            UserError: no Java or jars, the port is in use, the folder is unusable or another broker's, or Kafka ended.
+        """
+        stop = stop or threading.Event()
+        java = [str(java_executable()), "-cp", class_path("kafka")]
+        try:
+            self._take_folder(stop)
+            self._require_free_port()
+            self._configure(java)
+            self._launch(java)
+            ready = self._await_ready(stop)
+        except OSError as error:
+            self.stop()
+            raise UserError(
+                f"cannot use the data folder {self.data_dir}: {reason(error)}; choose another with --data-dir"
+            ) from error
+        except BaseException:
+            self.stop()
+            raise
+        if not ready:
+            self.stop()
+        return ready
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait for Kafka to end; its exit status (negative: the signal that killed it), None while it runs."""
+        assert self._process, "not started"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout_s)
+        return None
+
+    def require_alive(self) -> None:
+        """Raises ``UserError``, with the last that the log says, when Kafka has ended by itself."""
+        assert self._process, "not started"
+        status = self._process.poll()
+        if status is not None:
+            how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+            raise UserError(f"the broker on port {self.port} {how}; {self.log} ends: {_telling_line(self.log)}")
+
+    def stop(self) -> None:
+        """Stop it in an orderly way, or by force when that takes too long; nothing to do if it does not run."""
+        if self._process:
+            self._process.terminate()
+            if self.wait(STOP_S) is None:
+                self._process.kill()
+                self._process.wait()
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _take_folder(self, stop: threading.Event) -> None:
+        """Hold the folder's lock, which Kafka's process inherits: it is free when both have ended."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.data_dir / "lock").open("a+", encoding="utf-8")
+        deadline_s = time.monotonic() + LET_GO_S
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() < deadline_s and not stop.wait(0.1):
+                    continue
+            self._lock.seek(0)
+            raise UserError(
+                f"another broker ({self._lock.read().strip()}) uses the data folder {self.data_dir}; "
+                "use that one, stop it, or choose another folder with --data-dir"
+            )
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()}, port {self.port}")
+        self._lock.flush()
+
+    def _require_free_port(self) -> None:
+        with socket.socket() as probe:
+            # As Kafka does: connections of an earlier run that are still closing do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.port))
+            except OSError as error:
+                raise UserError(
+                    f"port {self.port} cannot be had: {reason(error)}; see who has it with `lsof -i :{self.port}`, "
+                    "or choose another with --port"
+                ) from error
+
+    def _configure(self, java: list[str]) -> None:
+        """Write the configuration, and format a new folder. Paths are relative to it: any name of a folder is good."""
+        controller = f"127.0.0.1:{find_free_port()}"
+        properties = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://localhost:{self.port}",
+            "controller.listener.names": "CONTROLLER",
+            "controller.quorum.bootstrap.servers": controller,
+            "inter.broker.listener.name": "PLAINTEXT",
+            "log.dirs": "kafka",
+            "auto.create.topics.enable": "false",
+            "group.initial.rebalance.delay.ms": "0",
+            # A killed broker may come back when its session is over, which takes 9 s unless told.
+            "broker.session.timeout.ms": "3000",
+            "broker.heartbeat.interval.ms": "1000",
+            # One node keeps one copy, and few partitions of Kafka's own topics start faster.
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "3",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "3",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "share.coordinator.state.topic.num.partitions": "3",
+        } | self.properties
+        (self.data_dir / "log4j2.properties").write_text(LOG4J)
+        if self.log.exists():
+            self.log.replace(self.log.with_suffix(".log.1"))
+        if not (self.data_dir / "kafka").exists():
+            self._format(java, properties)
+        self._write_properties(properties)
+
+    def _format(self, java: list[str], properties: dict[str, str]) -> None:
+        """Format aside, then rename: a folder is formatted whole or not at all."""
+        new = self.data_dir / "kafka.new"
+        shutil.rmtree(new, ignore_errors=True)
+        self._write_properties(properties | {"log.dirs": new.name})
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # A JVM this short-lived starts faster without its best compiler and collector.
+        command = [*java[:1], "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *java[1:], "kafka.tools.StorageTool"]
+        command += ["format", "--standalone", "--config", "server.properties", f"--cluster-id={cluster_id}"]
+        with open(self.log, "wb") as log:
+            process = spawn(command, cwd=self.data_dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            if process.wait():
+                raise UserError(f"cannot format {self.data_dir}; {self.log} ends: {_telling_line(self.log)}")
+        new.rename(self.data_dir / "kafka")
+
+    def _write_properties(self, properties: dict[str, str]) -> None:
+        lines = [f"{key}={value}\n" for key, value in properties.items()]
+        (self.data_dir / "server.properties").write_text("".join(lines))
+
+    def _launch(self, java: list[str]) -> None:
+        assert self._lock
+        command = [java[0], *JVM_FLAGS, "-Dlog4j2.configurationFile=log4j2.properties", *java[1:]]
+        with open(self.log, "ab") as log:
+            self._process = spawn(
+                [*command, "kafka.Kafka", "server.properties"],
+                cwd=self.data_dir,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[self._lock.fileno()],
+            )
+
+    def _await_ready(self, stop: threading.Event) -> bool:
+        """True once Kafka answers and has the topics, False if ``stop`` is set before."""
+        deadline_s = time.monotonic() + START_S
+        while not self._answers():
+            self.require_alive()
+            if time.monotonic() > deadline_s:
+                raise UserError(f"Kafka did not answer within {START_S:.0f} s; {self.log} says why")
+            if stop.wait(0.05):
+                return False
+        self.warnings = ensure_topics(self.kafka, self.topics)
+        return True
+
+    def _answers(self) -> bool:
+        """Whether the broker has joined its cluster; before that it can't make topics."""
+        from kafka.errors import KafkaError
+
+        with contextlib.suppress(OSError, KafkaError):
+            # kafka-python backs off after a refused connection, so the port is tried first.
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            with _admin(self.kafka) as admin:
+                return bool(admin.describe_cluster()["brokers"])
+        return False
+
+
+def _telling_line(log: Path) -> str:
+    """The last error in a log, as one line and without its stack trace; the last line where there is none."""
+    try:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError as error:
+        return reason(error)
+    errors = [number for number, line in enumerate(lines) if " ERROR " in line or " FATAL " in line]
+    at = errors[-1] if errors else len(lines) - 1
+    # The exception is on the line after.
+    told = lines[at : at + 1] + [line for line in lines[at + 1 : at + 2] if not line.startswith("[")]
+    return " ".join(" ".join(told).split())[:400] or "nothing"
+
+
+# Topics and groups of any Kafka --------------------------------------------------------------------------------------
+
+
+def ensure_topics(kafka: Kafka, topics: Iterable[str] = TOPICS, replication_factor: int = 1) -> list[str]:
+    """Make the missing ones among these topics as the contract says, and wait until they can be used.
+
+    Returns:
+        Warnings, a line for each difference of a topic that was there before; it is left as it is.
+
+    Raises:
+        UserError: Kafka refuses to make a topic, or cannot be reached.
+    """
+    from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+    names = list(topics)
+    try:
+        with _admin(kafka) as admin:
+            existing = set(admin.list_topics())
+            for name in names:
+                if name in existing:
+                    continue
+                wanted = {
+                    "num_partitions": PARTITIONS,
+                    "replication_factor": replication_factor,
+                    "configs": topic_settings(name),
+                }
+                # Another script may make the same topic at this moment.
+                with contextlib.suppress(TopicAlreadyExistsError):
+                    admin.create_topics({name: wanted})
+            admin.wait_for_topics(names)
+            return _differences(admin, [name for name in names if name in existing])
+    except KafkaError as error:
+        raise UserError(
+            f"cannot make the topics {', '.join(names)} at {kafka.bootstrap_servers}: {_say(error)}"
+        ) from error
+
+
+def topic_id(kafka: Kafka, topic: str) -> str:
+    """Kafka's id of a topic: made anew, a topic of the same name has another.
+
+    Raises:
+        UserError: Kafka cannot be reached, or there is no such topic.
+    """
+    from kafka.errors import KafkaError
+
+    try:
+        with _admin(kafka) as admin:
+            told = admin.describe_topics([topic])[0]
+    except KafkaError as error:
+        raise UserError(f"cannot ask Kafka at {kafka.bootstrap_servers} about {topic}: {_say(error)}") from error
+    if told["error_code"]:
+        raise UserError(f"Kafka at {kafka.bootstrap_servers} has no topic {topic}")
+    return str(told["topic_id"])
+
+
+def topic_settings(name: str) -> dict[str, str]:
+    """What the contract sets on a topic of that name."""
+    return TOPIC_SETTINGS | (REJECTED_SETTINGS if name == REJECTED_TOPIC else {})
+
+
+def _differences(admin: Any, names: list[str]) -> list[str]:
+    """A line for each difference from the contract; a Kafka that does not let its settings be read has none there."""
+    from kafka.errors import KafkaError
+
+    if not names:
+        return []
+    lines = []
+    for topic in admin.describe_topics(names):
+        if len(topic["partitions"]) != PARTITIONS:
+            lines.append(f"topic {topic['name']} has {len(topic['partitions'])} partitions, not {PARTITIONS}")
+    with contextlib.suppress(KafkaError):
+        for name, found in _topic_configs(admin, names, "all").items():
+            for key, wanted in topic_settings(name).items():
+                if found.get(key, wanted) != wanted:
+                    lines.append(f"topic {name} has {key}={found[key]}, not {wanted}")
+    return lines
+
+
+def _topic_configs(admin: Any, names: list[str], which: str) -> dict[str, dict[str, str]]:
+    """The settings of topics: all, or those ``modified``."""
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    told = admin.describe_configs(asked, config_filter=which).get("topic", {})
+    return {name: {key: entry["value"] for key, entry in told.get(name, {}).items()} for name in names}
+
+
+def _admin(kafka: Kafka) -> Any:
+    from kafka import KafkaAdminClient
+
+    quiet_kafka_python()
+    return KafkaAdminClient(**kafka_python_config(kafka) | {"bootstrap_timeout_ms": 8000, "request_timeout_ms": 10000})
+
+
+def _say(error: BaseException) -> str:
+    return f"{type(error).__name__.removesuffix('Error')}: {reason(error)}"
+
+
+def topics_table(kafka: Kafka) -> Table:
+    """A row per partition of each topic: its offsets, how many messages lie between, and the topic's own settings.
+
+    Raises:
+        KafkaError: Kafka does not answer.
+    """
+    from kafka import TopicPartition
+    from kafka.admin import OffsetSpec
+
+    table = _table("Topic", "Partition>", "First offset>", "End offset>", "Messages>", "Settings")
+    with _admin(kafka) as admin:
+        topics = sorted((t for t in admin.describe_topics() if not t["is_internal"]), key=lambda topic: topic["name"])
+        partitions = {
+            topic["name"]: [TopicPartition(topic["name"], i) for i in range(len(topic["partitions"]))]
+            for topic in topics
+        }
+        every = [partition for of_topic in partitions.values() for partition in of_topic]
+        first = admin.list_partition_offsets(dict.fromkeys(every, OffsetSpec.EARLIEST)) if every else {}
+        end = admin.list_partition_offsets(dict.fromkeys(every, OffsetSpec.LATEST)) if every else {}
+        configs = _topic_configs(admin, list(partitions), "modified") if every else {}
+    for name, of_topic in partitions.items():
+        # Settings beside the partitions, one on each row as far as they go, the others on the last.
+        told = [f"{key}={value}" for key, value in sorted(configs[name].items())]
+        for row, partition in enumerate(of_topic):
+            begin_offset, end_offset = first[partition].offset, end[partition].offset
+            beside = told[row : row + 1] if row < len(of_topic) - 1 else told[row:]
+            table.add_row(
+                name if row == 0 else "",
+                str(partition.partition),
+                f"{begin_offset:,}",
+                f"{end_offset:,}",
+                f"{end_offset - begin_offset:,}",
+                ", ".join(beside),
+            )
+        total = sum(end[partition].offset - first[partition].offset for partition in of_topic)
+        table.add_row("", "all", "", "", f"{total:,}", "", end_section=True)
+    return table
+
+
+def groups_table(kafka: Kafka) -> Table:
+    """A row per consumer group and partition: who reads it, what is committed, and how far that is behind the end.
+
+    Raises:
+        KafkaError: Kafka does not answer.
+    """
+    from kafka import TopicPartition
+    from kafka.admin import OffsetSpec
+
+    table = _table("Group", "State", "Member", "Topic", "Partition>", "Committed>", "End offset>", "Lag>")
+    with _admin(kafka) as admin:
+        states = {group["group_id"]: group.get("group_state", "") for group in admin.list_groups()}
+        described = admin.describe_groups(list(states)) if states else {}
+        committed = admin.list_group_offsets(list(states)) if states else {}
+        topics = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
+        readers = {group: _readers(described.get(group, {}), TopicPartition) for group in states}
+        every = {
+            partition
+            for group in states
+            for partition in committed.get(group, {}) | readers[group]
+            if partition.partition < topics.get(partition.topic, 0)
+        }
+        end = admin.list_partition_offsets(dict.fromkeys(every, OffsetSpec.LATEST)) if every else {}
+    for group in sorted(states):
+        rows = sorted(committed.get(group, {}).keys() | readers[group].keys())
+        head = [group, states[group]]
+        for partition in rows:
+            offset = committed.get(group, {}).get(partition)
+            at = offset.offset if offset and offset.offset >= 0 else None
+            until = end[partition].offset if partition in end else None
+            table.add_row(
+                *head,
+                readers[group].get(partition, ""),
+                partition.topic,
+                str(partition.partition),
+                "-" if at is None else f"{at:,}",
+                "-" if until is None else f"{until:,}",
+                "-" if at is None or until is None else f"{until - at:,}",
+            )
+            head = ["", ""]
+        if not rows:
+            table.add_row(*head)
+        table.add_section()
+    return table
+
+
+def _readers(group: dict[str, Any], make_partition: Any) -> dict[Any, str]:
+    """Which member of a group has which partition; none where the group's protocol does not say."""
+    return {
+        make_partition(assigned["topic"], number): member["client_id"] + member["client_host"]
+        for member in group.get("members", [])
+        for assigned in (member.get("member_assignment") or {}).get("assigned_partitions", [])
+        for number in assigned["partitions"]
+    }
+
+
+def _table(*columns: str) -> Table:
+    """A table with these columns; ``>`` at the end of a name: numbers, aligned to the right."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
+    return table
+
+
+# The command ---------------------------------------------------------------------------------------------------------
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m iot.broker",
+        description="Run a real single-node Kafka on loopback until Ctrl-C, or look at topics and groups of any Kafka.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--port", type=settings.port_number, default=PORT, help="where it listens, on loopback only")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", default=settings.DATA_DIR / "broker", help="its data, kept between runs"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="topics | groups")
+    shared = settings.parser(None, topic=False)
+    for name, about in {"topics": "partitions, offsets and settings", "groups": "members, offsets and lag"}.items():
+        commands.add_parser(name, parents=[shared], add_help=False, help=about, description=f"Show {about}.")
+    return parser.parse_args(argv)
+
+
+def run_broker(port: int, data_dir: Path) -> int:
+    """Run a broker until a signal asks to stop."""
+    begun_s = time.monotonic()
+    # Fetched before signals are taken over: Ctrl-C ends that at once.
+    class_path("kafka")
+    stop = StopSignal().install().event
+    broker = Broker(port, data_dir)
+    try:
+        if not broker.start(stop):
+            print("Stopped before Kafka was ready.")
+            return 0
+        for warning in broker.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        print(
+            f"Kafka {kafka_version()} is ready on {broker.bootstrap_servers} "
+            f"(process {broker.pid}, after {time.monotonic() - begun_s:.1f} s); Ctrl-C stops it\n"
+            f"  data  {broker.data_dir}\n  log   {broker.log}",
+            flush=True,
+        )
+        while not stop.wait(0.2):
+            broker.require_alive()
+    finally:
+        broker.stop()
+    print(f"Kafka stopped after {time.monotonic() - begun_s:.0f} s; its data stays in {broker.data_dir}")
+    return 0
+
+
+def show(command: str, kafka: Kafka) -> int:
+    """Print the topics or the groups of a Kafka."""
+    from kafka.errors import KafkaError
+
+    require_broker(kafka)
+    try:
+        table = topics_table(kafka) if command == "topics" else groups_table(kafka)
+    except KafkaError as error:
+        raise UserError(f"Kafka at {kafka.bootstrap_servers} does not tell its {command}: {_say(error)}") from error
+    if not table.row_count:
+        print(f"No {command} at {kafka.bootstrap_servers}.")
+        return 0
+    # Piped into a file there is no edge to fold at.
+    Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False).print(table)
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    try:
+        if args.command:
+            return show(args.command, settings.kafka_from(args))
+        return run_broker(args.port, args.data_dir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What a running script shows: lines that scroll, and below them a status that updates in place.
+
+On a terminal the status is redrawn a few times a second; piped into a file or another program it becomes an
+occasional plain line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+REDRAW_S = 0.25
+PLAIN_EVERY_S = 10.0
+
+
+class StatusLine:
+    """Prints lines above a status of one or more lines of text.
+
+    ``with StatusLine() as status: ... status.print(line) ... status.update(render)``; leaving it wipes the status.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        plain_every_s: float = PLAIN_EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream or sys.stdout
+        self._clock = clock
+        console = Console(file=self._stream, highlight=False, markup=False, emoji=False)
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._every_s = REDRAW_S if self._live else plain_every_s
+        self._due_s = clock() + self._every_s
+        # A terminal in another encoding shows an escape instead of ending the script.
+        if reconfigure := getattr(self._stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+    def __enter__(self) -> StatusLine:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the status updates in place; otherwise each update scrolls."""
+        return self._live is not None
+
+    def print(self, *lines: str) -> None:
+        """Print lines, which then scroll."""
+        if not lines:
+            return
+        text = "\n".join(lines)
+        if self._live:
+            self._live.console.print(Text(text), soft_wrap=True)
+        else:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def update(self, render: Callable[[], str]) -> None:
+        """Show ``render()`` as the status if it is time to; call this as often as you like."""
+        now_s = self._clock()
+        if now_s < self._due_s:
+            return
+        self._due_s = now_s + self._every_s
+        if self._live:
+            self._live.update(Text(render(), no_wrap=True, overflow="ellipsis"), refresh=True)
+        else:
+            self.print(render())
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped: what others wrote must not steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def drop_stdout() -> None:
+    """Call on BrokenPipeError: who read the output is gone, and Python must not try to flush the rest at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,56 @@
+"""What tests share: a real broker and Spark for the whole run, and a fresh topic for each test that asks."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from iot import settings
+from iot import spark as spark_session
+from iot.broker import Broker, ensure_topics, find_free_port
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A real broker on a free port, with the contract's topics; one for all tests, so use ``topic`` for messages."""
+    with Broker(find_free_port(), tmp_path_factory.mktemp("broker")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """A small Spark for all tests, with the settings of the scripts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "LOG_DIR", tmp_path_factory.mktemp("spark-log"))
+        session = spark_session.start("tests", "local[2]", {"spark.ui.enabled": "false"})
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def topic(broker: Broker) -> str:
+    """The name of a fresh topic: 3 partitions, stamped with the broker's clock."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    ensure_topics(broker.kafka, [name])
+    return name
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object], float], None]:
+    """``eventually(condition, timeout_s)`` waits until ``condition()`` is true, or fails the test."""
+
+    def wait(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline_s:
+                pytest.fail(f"still not true after {timeout_s:.0f} s: {condition}")
+            time.sleep(0.05)
+
+    return wait

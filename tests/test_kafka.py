@@ -1,0 +1,86 @@
+"""The connection as each client takes it, and no broker."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from iot.broker import find_free_port
+from iot.kafka import confluent_config, kafka_python_config, require_broker
+from iot.settings import Kafka, UserError
+
+SASL = {
+    "security.protocol": "SASL_PLAINTEXT",
+    "sasl.mechanism": "SCRAM-SHA-256",
+    "sasl.jaas.config": 'org.apache.kafka.common.security.scram.ScramLoginModule required username="me" '
+    'password="a \\"quoted\\" one";',
+    "client.id": "tester",
+}
+
+
+def test_properties_reach_both_clients():
+    kafka = Kafka("a:1,b:2", SASL)
+    assert kafka_python_config(kafka) == {
+        "bootstrap_servers": ["a:1", "b:2"],
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "SCRAM-SHA-256",
+        "sasl_plain_username": "me",
+        "sasl_plain_password": 'a "quoted" one',
+        "client_id": "tester",
+    }
+    assert confluent_config(kafka) == {
+        "bootstrap.servers": "a:1,b:2",
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "SCRAM-SHA-256",
+        "sasl.username": "me",
+        "sasl.password": 'a "quoted" one',
+        "client.id": "tester",
+    }
+
+
+def test_pem_stores_reach_librdkafka():
+    given = {"security.protocol": "SSL", "ssl.truststore.type": "PEM", "ssl.truststore.location": "ca.pem"}
+    given |= {"ssl.keystore.type": "PEM", "ssl.keystore.location": "me.pem", "ssl.key.password": "secret"}
+    config = confluent_config(Kafka("a:1", given | {"ssl.endpoint.identification.algorithm": ""}))
+    assert config == {
+        "bootstrap.servers": "a:1",
+        "security.protocol": "ssl",
+        "ssl.ca.location": "ca.pem",
+        "ssl.certificate.location": "me.pem",
+        "ssl.key.location": "me.pem",
+        "ssl.key.password": "secret",
+        "ssl.endpoint.identification.algorithm": "none",
+    }
+
+
+@pytest.mark.parametrize("config", [kafka_python_config, confluent_config])
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"security.protocol": "SSL", "ssl.truststore.location": "ca.jks"}, "only PEM serves all clients"),
+        ({"sasl.mechanism": "PLAIN", "sasl.jaas.config": 'required username="me";'}, "sasl.jaas.config needs username"),
+    ],
+)
+def test_properties_that_cannot_be_used_are_one_line(config, given, says):
+    with pytest.raises(UserError, match=says) as raised:
+        config(Kafka("a:1", given))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_trust_store_that_is_not_there():
+    given = {"security.protocol": "SSL", "ssl.truststore.type": "PEM", "ssl.truststore.location": "/nowhere/ca.pem"}
+    with pytest.raises(UserError, match="cannot use the TLS stores"):
+        kafka_python_config(Kafka("a:1", given))
+
+
+def test_secrets_are_not_shown():
+    assert "quoted" not in repr(Kafka("a:1", SASL))
+
+
+def test_no_broker_is_told_in_time():
+    port = find_free_port()
+    begun_s = time.monotonic()
+    with pytest.raises(UserError, match=rf"localhost:{port}.*python -m iot.broker --port {port}$"):
+        require_broker(Kafka(f"localhost:{port}"), 2.0)
+    assert time.monotonic() - begun_s < 5
