@@ -1,0 +1,78 @@
+"""How fast readings are decoded and validated on one core, beside msgspec alone.
+
+Ours gives a verdict on each message, as the consumer and Spark ask for it; the bare loop decodes the same messages into
+the same fields and looks at nothing else. Both take turns; what counts is the ratio of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.harness import in_turns
+from iot import settings
+from iot.readings import Message, Rejected, decode, decode_batch
+from iot.simulator import Fleet
+
+SENSORS = 50
+MESSAGES = 20_000
+# As many as a poll or an Arrow batch brings.
+BATCH = 2_000
+# Between readings: as at 2,000 a second.
+APART_US = 500
+
+
+def simulated(count: int) -> list[bytes]:
+    """Messages of the simulator, as they stand in the topic."""
+    fleet = Fleet(SENSORS, 1, "benchmark")
+    return [record["value"] for record in fleet.records(time.time_ns() // 1000 + np.arange(count) * APART_US)]
+
+
+def rate(judge: Callable[[list[bytes]], object], batches: list[list[bytes]]) -> float:
+    """Messages a second of the core's time, which other processes do not share."""
+    begun_s = time.thread_time()
+    for batch in batches:
+        judge(batch)
+    return sum(map(len, batches)) / (time.thread_time() - begun_s)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--rounds", type=settings.positive_int, default=20, metavar="N", help="how often to measure")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    messages = simulated(MESSAGES)
+    batches = [messages[first : first + BATCH] for first in range(0, MESSAGES, BATCH)]
+    kafka_ms = [time.time_ns() // 1_000_000 + MESSAGES * APART_US // 1000] * BATCH
+    bare_decode = msgspec.json.Decoder(Message).decode
+    loops: dict[str, Callable[[list[bytes]], object]] = {
+        f"in batches of {BATCH:,}": lambda batch: decode_batch(batch, kafka_ms),
+        "one at a time": lambda batch: [decode(message, kafka_ms[0]) for message in batch],
+    }
+    assert not any(isinstance(verdict, Rejected) for verdict in decode_batch(messages)), "only readings are measured"
+    print(f"{'decoded/s on one core':<24}{'ours':>14}{'bare msgspec':>14}{'ratio':>8}")
+    for name, ours in loops.items():
+        ours_per_s, bare_per_s = in_turns(
+            lambda: rate(ours, batches),  # noqa: B023  # called at once
+            lambda: rate(lambda batch: [bare_decode(message) for message in batch], batches),
+            args.rounds,
+        )
+        print(f"{name:<24}{ours_per_s:>14,.0f}{bare_per_s:>14,.0f}{ours_per_s / bare_per_s:>8.2f}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
