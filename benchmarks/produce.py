@@ -1,0 +1,144 @@
+"""How fast one process produces readings, with both clients, beside a bare loop of the same client.
+
+Ours makes real readings and sends them through the producer's own seam, which counts every acknowledgement. The bare
+loop sends the same number of messages with a constant payload of the same size, with the same settings of the client.
+Both take turns; what counts is the ratio of the medians, because the machine may have other things to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.harness import in_turns, some_kafka
+from iot import settings
+from iot.broker import ensure_topics
+from iot.console import StatusLine
+from iot.injection import Injector
+from iot.sender import CLIENTS, DEFAULT_MAX_IN_FLIGHT, Record, Sender, make_sender
+from iot.settings import Kafka, UserError
+from iot.simulator import Fleet
+from iot_producer import MAX_BATCH
+
+SENSORS = 50
+MESSAGES = {"kafka-python": 40_000, "confluent-kafka": 400_000}
+GENERATED = 1_000_000
+FLUSH_S = 60.0
+
+
+def readings() -> Callable[[], list[Record]]:
+    """A function that gives the next batch of a fleet's readings, a microsecond apart, as the producer makes them."""
+    injector = Injector(Fleet(SENSORS, 1, "benchmark"), 0, 0, "none")
+    time_us = time.time_ns() // 1000
+
+    def following() -> list[Record]:
+        nonlocal time_us
+        time_us += MAX_BATCH
+        return injector.batch(np.arange(time_us - MAX_BATCH, time_us)).records
+
+    return following
+
+
+def generate() -> float:
+    """Readings a second, made and encoded but not sent."""
+    following = readings()
+    begun_s = time.perf_counter()
+    for _ in range(GENERATED // MAX_BATCH):
+        following()
+    return GENERATED / (time.perf_counter() - begun_s)
+
+
+def ours(sender: Sender, messages: int) -> float:
+    """Acknowledged readings a second through the seam."""
+    following, stop = readings(), threading.Event()
+    before = sender.acknowledged
+    begun_s = time.perf_counter()
+    for _ in range(messages // MAX_BATCH):
+        sender.send(following(), stop)
+    sender.flush(FLUSH_S)
+    took_s = time.perf_counter() - begun_s
+    if sender.acknowledged - before != messages:
+        raise UserError(f"{sender.acknowledged - before:,} of {messages:,} readings were acknowledged")
+    return messages / took_s
+
+
+def bare(client: str, producer: Any, topic: str, messages: int) -> float:
+    """Messages a second of a loop around the client itself, with the keys of the sensors and one payload."""
+    records = readings()()
+    size = sum(len(record["value"]) for record in records) // len(records)
+    constant = [{"key": record["key"], "value": b"x" * size} for record in records]
+    begun_s = time.perf_counter()
+    for _ in range(messages // MAX_BATCH):
+        if client == "kafka-python":
+            for record in constant:
+                producer.send(topic, record["value"], record["key"])
+        else:
+            producer.produce_batch(topic, constant)
+            while len(producer) > DEFAULT_MAX_IN_FLIGHT:
+                producer.poll(0.001)
+            producer.poll(0)
+    producer.flush(FLUSH_S)
+    return messages / (time.perf_counter() - begun_s)
+
+
+def compare(client: str, kafka: Kafka, rounds: int) -> tuple[float, float]:
+    """Messages a second of ours and of the bare loop."""
+    topic, messages = f"benchmark-{uuid.uuid4().hex[:8]}", MESSAGES[client]
+    ensure_topics(kafka, [topic])
+    # Each with its own connection: ours must not find the other's messages in flight.
+    sender, other = (make_sender(client, kafka, topic) for _ in range(2))
+    try:
+        return in_turns(
+            lambda: ours(sender, messages),
+            lambda: bare(client, other._producer, topic, messages),  # type: ignore[attr-defined]
+            rounds,
+        )
+    finally:
+        sender.close()
+        other.close()
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0], formatter_class=settings.HelpFormatter
+    )
+    parser.add_argument("--bootstrap-servers", metavar="HOST:PORT", help="a Kafka that runs; otherwise one is started")
+    parser.add_argument("--rounds", type=settings.positive_int, default=7, metavar="N", help="how often to measure")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    try:
+        with some_kafka(args.bootstrap_servers) as kafka, StatusLine() as status:
+            status.print("measuring how fast readings are made …")
+            made_per_s = statistics.median(generate() for _ in range(args.rounds))
+            results = []
+            for client in CLIENTS:
+                status.print(f"measuring {client} …")
+                results.append((client, *compare(client, kafka, args.rounds)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(f"\nmade and encoded, not sent: {made_per_s:,.0f} readings/s on one core")
+    print(f"{'acknowledged a second':<24}{'ours':>12}{'bare client':>14}{'ratio':>8}")
+    for client, ours_per_s, bare_per_s in results:
+        print(f"{client:<24}{ours_per_s:>12,.0f}{bare_per_s:>14,.0f}{ours_per_s / bare_per_s:>8.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
