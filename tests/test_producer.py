@@ -197,6 +197,15 @@ def start(broker: Broker | int, flags: str) -> subprocess.Popen[str]:
     )
 
 
+def read_until(process: subprocess.Popen[str], pattern: str) -> None:
+    """Read lines until one begins like this."""
+    assert process.stdout
+    lines: list[str] = []
+    while not lines or not re.match(pattern, lines[-1]):
+        lines.append(process.stdout.readline())
+        assert lines[-1], f"ended without {pattern!r}: {lines}"
+
+
 def counts(summary: str) -> dict[str, int]:
     """The numbers of a summary by name."""
     names = "sent|acknowledged|failed|not acknowledged|malformed|late"
@@ -347,36 +356,35 @@ def test_a_broker_that_is_killed_and_comes_back(tmp_path, eventually):
     names = (*CLIENTS, "stopped", "ended")
     with Broker(port, tmp_path, topics=(*TOPICS, *names)) as killed:
         flags = "--sensors 20 --rate 300 --topic"
-        processes = {client: start(port, f"{flags} {client} --client {client} --duration 10") for client in CLIENTS}
+        processes = {client: start(port, f"{flags} {client} --client {client}") for client in CLIENTS}
         processes |= {name: start(port, f"{flags} {name}") for name in ("stopped", "ended")}
         for name in names:
-            eventually(lambda name=name: delivered(killed, name).total > 200)
+            eventually(lambda name=name: delivered(killed, name).total > 200, 60)
         os.kill(killed.pid, signal.SIGKILL)
     for process in processes.values():
-        assert process.stdout.readline().startswith("sending 300/s from 20 sensors to ")
-        assert re.match("Kafka at .* has acknowledged nothing for 3 s; ", process.stdout.readline())
+        read_until(process, "Kafka at .* has acknowledged nothing for 3 s; ")
 
     for name in ("stopped", "ended"):
         processes[name].send_signal(signal.SIGINT)
-        assert processes[name].stdout.readline().startswith("stopping once ")
+        read_until(processes[name], "stopping once ")
     with pytest.raises(subprocess.TimeoutExpired):
         # Signals within half a second are one request.
         processes["ended"].wait(0.6)
     processes["ended"].send_signal(signal.SIGINT)
-    assert processes["ended"].wait(2) == 130
-    assert processes["stopped"].wait(15) == 1
+    assert processes["ended"].wait(5) == 130
+    assert processes["stopped"].wait(20) == 1
     said = counts(processes["stopped"].stdout.read())
     assert said["sent"] - said["acknowledged"] == said["not acknowledged"] > 0
     assert said["failed"] == 0
 
     with Broker(port, tmp_path) as again:
         for client in CLIENTS:
+            read_until(processes[client], r"Kafka at .* is back after \d+ s$")
+            processes[client].send_signal(signal.SIGINT)
             assert processes[client].wait(60) == 0
-            out = processes[client].stdout.read()
-            assert re.search(r"^Kafka at .* is back after \d+ s$", out, re.M)
-            found = delivered(again, client)
+            found, summary = delivered(again, client), counts(processes[client].stdout.read())
             found.prove_complete()
-            assert counts(out)["sent"] == counts(out)["acknowledged"] == found.total == 3_000
+            assert summary["sent"] == summary["acknowledged"] == found.total > 300 * 10
         assert said["acknowledged"] <= delivered(again, "stopped").total <= said["sent"]
     for process in processes.values():
         assert process.stderr.read() == ""

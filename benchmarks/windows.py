@@ -1,0 +1,192 @@
+"""How fast Spark computes the windows, beside what it takes to read the topic, and to read and ``from_json`` it.
+
+The windows query is the product's: strict validation, late readings counted, rejected messages written, windows kept in
+state, from a new checkpoint each time. The others write to nowhere. All take turns; what counts is the ratio of the
+medians, because the machine may have other things to do.
+
+With --settings the windows query is measured under other settings too, which is how those of iot/spark.py were chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from iot import settings, streams
+from iot import spark as spark_session
+from iot.broker import Broker, ensure_topics, find_free_port
+from iot.kafka import require_broker
+from iot.rejected import RejectedWriter
+from iot.sender import make_sender
+from iot.settings import PARTITIONS, REJECTED_TOPIC, Kafka, UserError
+from iot.simulator import Fleet
+
+SENSORS = 1_000
+BATCH = 2_000
+# Event time goes by this much faster than the clock while the topic is filled: ten minutes in all.
+SPAN_S = 600
+MALFORMED_EVERY = 1_000
+FIELDS = (
+    "sensor_id string, sensor_type string, location string, value double, unit string, timestamp timestamp, "
+    "quality string, run_id string, sequence long"
+)
+STATE = "spark.sql.streaming.stateStore.providerClass"
+ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
+BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
+OTHER_SETTINGS = {
+    "RocksDB state store": {STATE: ROCKSDB},
+    "8 shuffle partitions": {"spark.sql.shuffle.partitions": "8"},
+    "Arrow batches of 10,000": {BATCH_ROWS: "10000"},
+    "Arrow batches of 100,000": {BATCH_ROWS: "100000"},
+}
+
+
+def fill(kafka: Kafka, topic: str, messages: int) -> None:
+    """Readings of a fleet, of the last ten minutes, and a malformed message now and then."""
+    ensure_topics(kafka, [topic, REJECTED_TOPIC])
+    fleet, stop = Fleet(SENSORS, 1, "benchmark"), threading.Event()
+    sender = make_sender("confluent-kafka", kafka, topic)
+    end_us = time.time_ns() // 1000
+    times_us = end_us - SPAN_S * 1_000_000 + np.arange(messages) * (SPAN_S * 1_000_000) // messages
+    for at in range(0, messages, BATCH):
+        records = fleet.records(times_us[at : at + BATCH])
+        for record in records[::MALFORMED_EVERY]:
+            record["value"] = record["value"][:-9]
+        sender.send(records, stop)
+    if sender.flush(120) or sender.failed:
+        raise UserError(f"the topic could not be filled: {sender.last_error}")
+    sender.close()
+
+
+class Runs:
+    """The things to measure, each a call that processes the whole topic once."""
+
+    def __init__(self, spark: Any, kafka: Kafka, topic: str, messages: int) -> None:
+        self._spark, self._kafka, self._topic, self._messages = spark, kafka, topic, messages
+
+    def _batch(self) -> Any:
+        source = self._spark.read.format("kafka").options(**streams.kafka_options(self._kafka))
+        return source.option("subscribe", self._topic).option("startingOffsets", "earliest").load()
+
+    def read(self) -> None:
+        self._batch().select("value").write.format("noop").mode("overwrite").save()
+
+    def from_json(self) -> None:
+        from pyspark.sql import functions as f
+
+        parsed = self._batch().select(f.from_json(f.col("value").cast("string"), FIELDS).alias("r")).select("r.*")
+        parsed.write.format("noop").mode("overwrite").save()
+
+    def windows(self) -> None:
+        counted = [0]
+
+        def keep(_: int, rows: Any, report: Any) -> None:
+            counted[0] += report.messages + report.rejected
+
+        with tempfile.TemporaryDirectory(prefix="iot-benchmark-") as checkpoint:
+            query = streams.start_windows(
+                self._spark,
+                streams.read_topic(self._spark, self._kafka, self._topic, dict.fromkeys(range(PARTITIONS), 0)),
+                checkpoint,
+                keep,
+                {},
+                {"availableNow": True},
+                RejectedWriter(self._kafka, REJECTED_TOPIC, self._topic),
+            )
+            query.awaitTermination()
+        if counted[0] != self._messages:
+            raise UserError(f"{counted[0]:,} of {self._messages:,} messages were counted")
+
+    def rate(self, run: Callable[[], None]) -> float:
+        """Messages a second."""
+        begun_s = time.perf_counter()
+        run()
+        return self._messages / (time.perf_counter() - begun_s)
+
+
+def measure(runs: Runs, rounds: int) -> dict[str, float]:
+    """The median rate of each, after one round to warm up."""
+    rates: dict[str, list[float]] = {"read": [], "from_json": [], "windows": []}
+    for number in range(rounds + 1):
+        for name, of_name in rates.items():
+            of_name.append(runs.rate(getattr(runs, name)))
+            print(f"round {number}: {name:<10}{of_name[-1]:>12,.0f}/s{' (warm-up)' * (number == 0)}", flush=True)
+    return {name: statistics.median(of_name[1:]) for name, of_name in rates.items()}
+
+
+def measure_settings(runs: Runs, spark: Any, rounds: int) -> None:
+    """The windows query under other settings, each beside the usual ones in the same round."""
+    for name, config in OTHER_SETTINGS.items():
+        ratios = []
+        for _ in range(rounds):
+            usual = runs.rate(runs.windows)
+            before = {key: spark.conf.get(key) for key in config}
+            for key, value in config.items():
+                spark.conf.set(key, value)
+            ratios.append(runs.rate(runs.windows) / usual)
+            for key, value in before.items():
+                spark.conf.set(key, value)
+        print(f"{name:<28}{statistics.median(ratios):>6.2f} of the usual settings", flush=True)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--bootstrap-servers", metavar="HOST:PORT", help="a Kafka that runs; otherwise one is started")
+    parser.add_argument("--messages", type=settings.positive_int, default=3_000_000, metavar="N", help="in the topic")
+    parser.add_argument("--rounds", type=settings.positive_int, default=3, metavar="N", help="how often to measure")
+    parser.add_argument("--master", default="local[2]", help="the Spark master")
+    parser.add_argument("--settings", action="store_true", help="measure other settings too")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    try:
+        with ExitStack() as stack:
+            if args.bootstrap_servers:
+                kafka = Kafka(args.bootstrap_servers)
+                require_broker(kafka)
+            else:
+                print("starting a broker …", flush=True)
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="iot-benchmark-"))
+                kafka = stack.enter_context(Broker(find_free_port(), Path(folder))).kafka
+            topic = f"benchmark-{time.time_ns()}"
+            print(f"writing {args.messages:,} readings …", flush=True)
+            fill(kafka, topic, args.messages)
+            spark = spark_session.start("benchmark-windows", args.master)
+            stack.callback(spark.stop)
+            runs = Runs(spark, kafka, topic, args.messages)
+            rates = measure(runs, args.rounds)
+            print(f"\n{args.master}, {args.messages:,} readings{'rows/s':>16}{'of read + from_json':>22}")
+            for name, title in (
+                ("read", "read"),
+                ("from_json", "read + from_json"),
+                ("windows", "the full windows query"),
+            ):
+                print(f"{title:<31}{rates[name]:>14,.0f}{rates[name] / rates['from_json']:>22.2f}")
+            if args.settings:
+                measure_settings(runs, spark, args.rounds)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""The parameters of a request to the API, checked: what is wrong is said, and nothing wrong gets further."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from werkzeug.datastructures import MultiDict
+
+from iot.readings import MAX_STRING, Rejected, parse_timestamp
+
+
+class ParameterError(ValueError):
+    """A parameter that cannot be used; its text names it and says what is expected."""
+
+
+class Parameters:
+    """Typed access to a query string. Absent and empty are the same; each method raises ``ParameterError``."""
+
+    def __init__(self, query: MultiDict[str, str]) -> None:
+        self._query = query
+
+    def _text(self, name: str) -> str | None:
+        values = self._query.getlist(name)
+        if len(values) > 1:
+            raise ParameterError(f"{name} is given {len(values)} times; expected once")
+        return values[0] or None if values else None
+
+    def has(self, name: str) -> bool:
+        return self._text(name) is not None
+
+    def whole(self, name: str, otherwise: int, least: int, most: int) -> int:
+        """A whole number from ``least`` to ``most``."""
+        text = self._text(name)
+        if text is None:
+            return otherwise
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+            raise ParameterError(f"{name}: expected a whole number from {least} to {most}")
+        return int(text)
+
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """One of the choices, the first unless told."""
+        text = self._text(name) or choices[0]
+        if text not in choices:
+            raise ParameterError(f"{name}: expected {' or '.join(choices)}")
+        return text
+
+    def string(self, name: str) -> str | None:
+        """A string that a reading may have; None where none was given."""
+        text = self._text(name)
+        if text is not None and len(text) > MAX_STRING:
+            raise ParameterError(f"{name}: expected at most {MAX_STRING} characters")
+        return text
+
+    def moment_us(self, name: str) -> int | None:
+        """A timestamp, written as in a reading, in microseconds since the epoch; None where none was given."""
+        text = self._text(name)
+        if text is None:
+            return None
+        try:
+            # In a query string a plus sign that was not escaped means a space.
+            return parse_timestamp(text.replace(" ", "+"))
+        except Rejected as error:
+            raise ParameterError(f"{name}: {str(error).removeprefix('timestamp: ')}") from None

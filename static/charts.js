@@ -1,0 +1,315 @@
+/** The charts on the page: what they show, and when it is read and drawn anew. All time axes share one zoom. */
+
+import { Canvas, loadPlotly } from "./canvas.js";
+import { alertsFigure, describe, newestComplete, rateFigure, windowsFigure } from "./figures.js";
+import { make, measure, moment, parseTime, rate, setText, span, unit, whole } from "./format.js";
+import { latestFigure } from "./latest.js";
+import { byImportance, colorName, readTheme, seriesKey } from "./plotting.js";
+import { now } from "./transport.js";
+import { Windows } from "./windows.js";
+
+/** Up to this many types are read and shown at once; of more, some, and others when asked for. */
+const MANY_TYPES = 11;
+const FIRST_PANELS = 5;
+const MORE_PANELS = 6;
+const element = (id) => document.getElementById(id);
+
+/** The legend of the bars, by text and swatch. */
+function showLegend(entries) {
+  const list = element("alerts-legend");
+  const key = JSON.stringify(entries);
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  list.replaceChildren(
+    ...entries.map(({ name, color, hatched }) => {
+      const item = make("li", hatched ? "swatched hatched" : "swatched", name);
+      item.style.setProperty("--swatch", `var(${color})`);
+      return item;
+    }),
+  );
+}
+
+/** All charts; `filters` is {sensorType, location, minutes}. */
+export class Charts {
+  #canvas = new Canvas((zoom) => this.#setZoom(zoom));
+  #windows = new Windows({
+    question: () => this.#question(),
+    problem: (text) => this.#problem(text),
+    changed: (first) => {
+      this.#layPanels();
+      this.#drawAll(first);
+    },
+  });
+  #until_ms = null;
+  #theme = readTheme();
+  #panels = new Map();
+  #morePanels = 0;
+  #zoom = null;
+  #zooms = 0;
+  #filters = null;
+  #metrics = null;
+  #rates = [];
+  #loading = false;
+
+  constructor(filters) {
+    this.#filters = filters;
+    for (const id of ["chart-rate", "chart-alerts", "chart-latest"]) this.#canvas.watch(element(id));
+    element("zoom-reset").addEventListener("click", () => this.#setZoom(null));
+    element("more-panels").addEventListener("click", () => {
+      this.#morePanels += MORE_PANELS;
+      this.#windows.refresh();
+    });
+    addEventListener("themechange", () => {
+      this.#theme = readTheme();
+      this.#drawAll(true);
+    });
+  }
+
+  // It keeps the thread for a while, so the first figures go before it.
+  #load() {
+    this.#loading = true;
+    requestAnimationFrame(() =>
+      setTimeout(() =>
+        loadPlotly().then(
+          (plotly) => this.#canvas.ready(plotly),
+          (error) => this.#problem(`Charts cannot be drawn: ${error.message}. The figures, lists and tables go on.`),
+        ),
+      ),
+    );
+  }
+
+  /** Filters have changed: forget the zoom and read the windows anew. */
+  setFilters(filters) {
+    this.#filters = filters;
+    this.#morePanels = 0;
+    this.#setZoom(null);
+    this.#windows.reset();
+  }
+
+  /** New figures: draw them, and read the windows if that is not too soon. */
+  setMetrics(metrics) {
+    this.#metrics = metrics;
+    if (!this.#loading) this.#load();
+    this.#windows.refreshLater();
+    this.#drawSystem();
+  }
+
+  /** A rate as this page saw it, for the chart of rates; kept for an hour. */
+  addRate(time, perSecond) {
+    const newest = this.#rates.at(-1);
+    if (newest && time - newest[0] < 1000) return;
+    this.#rates.push([time, perSecond]);
+    if (this.#rates.length > 3600) this.#rates.shift();
+  }
+
+  /** Stand still at a moment (ms), or go on (null). */
+  pause(until_ms) {
+    this.#until_ms = until_ms;
+    if (until_ms === null) this.#windows.refresh();
+  }
+
+  #question() {
+    const { minutes, location } = this.#filters;
+    return { minutes, location, sensorTypes: this.#shownTypes(), until_ms: this.#until_ms };
+  }
+
+  #problem(text) {
+    setText(element("charts-problem"), text);
+    element("charts-problem").hidden = !text;
+  }
+
+  /** The sensor types to ask for, or null for all: of many, only those on show. */
+  #shownTypes() {
+    if (this.#filters.sensorType) return [this.#filters.sensorType];
+    const types = this.#allTypes();
+    if (types.length <= MANY_TYPES) return null;
+    return types.slice(0, FIRST_PANELS + this.#morePanels);
+  }
+
+  #allTypes() {
+    const stats =
+      this.#metrics?.sensor_stats ?? (this.#metrics?.sensor_types ?? []).map((sensor_type) => ({ sensor_type }));
+    return [...new Set(byImportance(stats).map((row) => row.sensor_type))];
+  }
+
+  #setZoom(zoom) {
+    // A new revision makes the chart that was zoomed before let go of its own range.
+    this.#zooms += 1;
+    this.#zoom = zoom;
+    element("zoom-reset").hidden = !zoom;
+    this.#drawAll(true);
+  }
+
+  #view() {
+    const end_ms = this.#until_ms ?? now();
+    return {
+      end_ms,
+      minutes: this.#filters.minutes,
+      ahead_ms: Math.max(10_000, (this.#windows.step_s ?? 10) * 1000),
+      // What Kafka had up to here is processed; a window that ends later may still grow.
+      processed_ms: Math.min(end_ms, parseTime(this.#metrics?.last_update) ?? end_ms),
+      zoom: this.#zoom,
+      zoomRevision: `${this.#zooms}`,
+      revision: JSON.stringify(this.#filters),
+    };
+  }
+
+  #layPanels() {
+    const wanted = byImportance(this.#windows.series.map((series) => ({ ...series, count: 0 })));
+    const keys = new Set(wanted.map(seriesKey));
+    for (const [key, panel] of this.#panels) {
+      if (keys.has(key)) continue;
+      this.#canvas.remove(panel.chart);
+      panel.article.remove();
+      this.#panels.delete(key);
+    }
+    let at = element("panels-empty").nextElementSibling;
+    for (const series of wanted) {
+      const key = seriesKey(series);
+      if (!this.#panels.has(key)) this.#panels.set(key, this.#makePanel(series));
+      const panel = this.#panels.get(key);
+      panel.series = series;
+      if (panel.article === at) at = at.nextElementSibling;
+      else at.before(panel.article);
+    }
+    const types = this.#allTypes().length;
+    const shown = new Set(wanted.map((series) => series.sensor_type)).size;
+    const asked = this.#shownTypes();
+    const partly = !this.#filters.sensorType && asked && asked.length < types;
+    element("more-panels").hidden = !partly;
+    setText(element("more-panels"), `Show ${Math.min(MORE_PANELS, types - (asked?.length ?? 0))} more types`);
+    const minutes = this.#windows.step_s / 60;
+    const step = minutes >= 1 ? `a point every ${minutes} min` : "30 s windows";
+    const hint = partly ? `${shown} of ${whole(types)} types, ${step}` : step;
+    const zoom = this.#theme.dragmode ? "; drag to zoom" : "";
+    setText(element("panels-hint"), wanted.length ? `line: average, band: minimum to maximum; ${hint}${zoom}` : "");
+    setText(element("panels-empty"), wanted.length ? "" : this.#whyEmpty());
+  }
+
+  #whyEmpty() {
+    if (!this.#windows.loaded) return "Not read yet.";
+    if (this.#metrics?.total_messages === 0) return "No windows yet.";
+    const times = (this.#metrics?.latest ?? [])
+      .map((reading) => parseTime(reading.timestamp))
+      .filter((time) => time !== null);
+    const newest = times.length ? Math.max(...times) : null;
+    const known = newest === null ? "" : ` The newest reading was measured ${moment(newest, now())}.`;
+    return `No window ends in the last ${span(this.#filters.minutes * 60_000)}.${known}`;
+  }
+
+  #makePanel({ sensor_type, unit: unitName }) {
+    const article = make("article", "panel");
+    article.dataset.testid = "panel";
+    article.dataset.sensorType = sensor_type;
+    const title = make("h3", "", sensor_type);
+    title.title = sensor_type;
+    title.style.setProperty("--swatch", `var(${colorName(sensor_type)})`);
+    const figure = make("p", "figure");
+    const number = make("strong");
+    figure.append(number, make("span", "unit", unitName === "boolean" ? "" : unit(unitName)));
+    const header = make("header");
+    header.append(title, figure);
+    const chart = make("div", "chart");
+    chart.dataset.testid = "chart-window";
+    chart.setAttribute("role", "img");
+    article.append(header, chart);
+    this.#canvas.watch(chart);
+    return { article, chart, number };
+  }
+
+  #drawAll(urgent = false) {
+    for (const panel of this.#panels.values()) {
+      const newest = newestComplete(panel.series, this.#view());
+      setText(panel.number, measure(newest?.[1]));
+      panel.chart.setAttribute("aria-label", describe(panel.series, newest));
+      this.#canvas.draw(
+        panel.chart,
+        () => windowsFigure(panel.series, this.#windows.step_s, this.#theme, this.#view()),
+        urgent,
+      );
+    }
+    this.#drawSystem(urgent);
+  }
+
+  /** The charts of /api/metrics. */
+  #drawSystem(urgent = false) {
+    const metrics = this.#metrics;
+    if (!metrics) return;
+    this.#drawNoted("rate", "Message rate", urgent, () => {
+      const samples = this.#rateSamples();
+      const figure = rateFigure(samples, this.#theme, this.#view());
+      return [
+        figure,
+        "No rate is known for this range.",
+        `Message rate: now ${rate(samples.at(-1)?.[1])} readings per second`,
+      ];
+    });
+    this.#drawNoted("alerts", "Alerts over time", urgent, () => {
+      const figure =
+        metrics.alert_history && alertsFigure(metrics.alert_history, this.#filters, this.#theme, this.#view());
+      showLegend(figure?.legend ?? []);
+      setText(
+        element("alerts-chart-hint"),
+        `${this.#filters.location ? "all locations, " : ""}hatched: too low; palest bar: still counting`,
+      );
+      const note = metrics.alert_history ? "No alerts in this range." : "The history of alerts is not known.";
+      return [figure, note, `Alerts over time by type: ${whole(figure?.total)} in this range`];
+    });
+    this.#drawNoted("latest", "Latest values", urgent, () => {
+      const { sensorType, location } = this.#filters;
+      const fits = (reading) =>
+        (!sensorType || reading.sensor_type === sensorType) && (!location || reading.location === location);
+      const readings = metrics.latest?.filter(fits);
+      const when = (reading) => moment(parseTime(reading.timestamp), now());
+      const figure = readings && latestFigure(readings, this.#extents(), this.#theme, this.#view(), when);
+      if (figure) element("chart-latest").style.height = `${figure.height}px`;
+      const sensors = metrics.active_sensors;
+      const part =
+        readings && sensors > metrics.latest.length ? `${whole(readings.length)} of ${whole(sensors)} sensors, ` : "";
+      const leftOut = figure?.leftOut ? `${figure.leftOut} more types by the filter, ` : "";
+      setText(
+        element("latest-hint"),
+        figure ? `${part}${leftOut}diamond: breaks a rule; ends: least and greatest in this range` : "",
+      );
+      return [
+        figure,
+        readings ? "No readings to show." : "The latest readings are not known.",
+        `Latest value of ${whole(readings?.length)} sensors`,
+      ];
+    });
+  }
+
+  /** [minimum, maximum] of each series in the windows shown. */
+  #extents() {
+    const extents = new Map();
+    for (const series of this.#windows.series) {
+      let [low, high] = [Infinity, -Infinity];
+      for (const [, , minimum, maximum] of series.points)
+        [low, high] = [Math.min(low, minimum), Math.max(high, maximum)];
+      extents.set(seriesKey(series), [low, high]);
+    }
+    return extents;
+  }
+
+  #drawNoted(name, title, urgent, figure) {
+    const chart = element(`chart-${name}`);
+    this.#canvas.draw(
+      chart,
+      () => {
+        const [made, note, label] = figure();
+        setText(element(`note-${name}`), made ? "" : note);
+        chart.setAttribute("aria-label", made ? label : `${title}: ${note}`);
+        return made;
+      },
+      urgent,
+    );
+  }
+
+  /** What the server remembers, with what this page saw itself, oldest first. */
+  #rateSamples() {
+    const seen = new Set(this.#rates.map(([time]) => Math.floor(time / 15_000)));
+    const history = (this.#metrics.rate_history ?? []).map(([time, perSecond]) => [parseTime(time), perSecond]);
+    const unseen = history.filter(([time]) => time !== null && !seen.has(Math.floor(time / 15_000)));
+    return [...unseen, ...this.#rates].sort((a, b) => a[0] - b[0]);
+  }
+}

@@ -1,0 +1,248 @@
+/** The dashboard: what arrives is kept, and shown at most every 250 ms; filters, pause and theme decide how. */
+
+import { Charts } from "./charts.js";
+import { icon, parseTime, setText, zoneName } from "./format.js";
+import { AlertList, setOptions, showCards, showLatest, showStats } from "./lists.js";
+import { pageState, pausedState } from "./status.js";
+import { getJson, now, startTransport } from "./transport.js";
+
+const RENDER_EVERY_MS = 250;
+// After a frame that took t the next rendering waits for so many t: a slow machine shows fewer, not late ones.
+const REST = 4;
+const MAX_REST_MS = 1_000;
+const TICK_MS = 1_000;
+const RANGES_MINUTES = [5, 15, 60, 360, 1440];
+const DEFAULT_MINUTES = 15;
+const ALERTS_READ = 100;
+// There is no filter by location in /api/alerts.
+const ALERTS_READ_TO_FILTER = 1000;
+const COPIED_MS = 2_000;
+
+const element = (id) => document.getElementById(id);
+
+/** Filters come from the address, so that a view can be kept and shared; a token in it is not kept. */
+function filtersFromAddress() {
+  const given = new URLSearchParams(location.search);
+  const minutes = Number(given.get("minutes"));
+  return {
+    sensorType: given.get("sensor_type") ?? "",
+    location: given.get("location") ?? "",
+    minutes: RANGES_MINUTES.includes(minutes) ? minutes : DEFAULT_MINUTES,
+  };
+}
+
+function filterParameters({ sensorType, location, minutes }) {
+  const parameters = new URLSearchParams({ minutes });
+  if (sensorType) parameters.set("sensor_type", sensorType);
+  if (location) parameters.set("location", location);
+  return parameters;
+}
+
+class Dashboard {
+  #filters = filtersFromAddress();
+  /** The figures shown, and the newest: they differ while the page is paused. */
+  #metrics = null;
+  #newest = null;
+  #contact = { answer: null, error: null, pushing: false };
+  #paused_ms = null;
+  #alerts = new AlertList();
+  #charts = new Charts(this.#filters);
+  #next_ms = 0;
+  #renderTimer = 0;
+  #announced = "";
+
+  start() {
+    setText(element("zone"), zoneName());
+    this.#wireFilters();
+    this.#wireButtons();
+    startTransport({
+      metrics: (metrics) => {
+        this.#newest = metrics;
+        this.#charts.addRate(now(), metrics.messages_per_second ?? null);
+        if (this.#paused_ms === null) this.#metrics = metrics;
+        this.#schedule();
+      },
+      alert: (alert) => {
+        if (this.#paused_ms !== null) return;
+        this.#alerts.add([alert]);
+        this.#schedule();
+      },
+      catchUp: () => this.#paused_ms === null && this.#readAlerts(),
+      contact: (contact) => {
+        this.#contact = contact;
+        this.#showState();
+      },
+    });
+    setInterval(() => document.hidden || this.#showState(), TICK_MS);
+  }
+
+  #schedule() {
+    if (this.#renderTimer) return;
+    const wait_ms = Math.max(0, this.#next_ms - performance.now());
+    this.#renderTimer = setTimeout(() => this.#render(), wait_ms);
+  }
+
+  #render() {
+    this.#renderTimer = 0;
+    const start_ms = performance.now();
+    this.#next_ms = start_ms + RENDER_EVERY_MS;
+    requestAnimationFrame(() =>
+      // Runs when the frame is laid out.
+      setTimeout(() => {
+        const rest_ms = Math.min(MAX_REST_MS, REST * (performance.now() - start_ms));
+        this.#next_ms = Math.max(this.#next_ms, performance.now() + rest_ms);
+      }),
+    );
+    this.#showState();
+    this.#alerts.render();
+    const metrics = this.#metrics;
+    if (!metrics) return;
+    showCards(metrics);
+    showStats(metrics, this.#filters);
+    showLatest(metrics, this.#filters);
+    setOptions(
+      element("filter-type"),
+      metrics.sensor_types ?? (metrics.sensor_stats ?? []).map((row) => row.sensor_type),
+    );
+    setOptions(element("filter-location"), metrics.locations ?? []);
+    this.#showLinks(metrics);
+    if (this.#paused_ms === null) {
+      this.#alerts.total = metrics.total_alerts;
+      this.#charts.setMetrics(metrics);
+    }
+  }
+
+  #showState() {
+    const actual = pageState(this.#newest, this.#contact);
+    const shown = this.#paused_ms === null ? actual : pausedState(this.#paused_ms, actual);
+    const banner = element("banner");
+    banner.dataset.state = shown.name;
+    banner.dataset.underlying = actual.name;
+    element("banner-icon").setAttribute("href", `#i-${shown.name}`);
+    setText(element("banner-word"), shown.word);
+    setText(element("banner-text"), shown.text);
+    setText(element("banner-age"), shown.age);
+    element("command").hidden = !shown.command;
+    setText(element("command-text"), shown.command);
+    const known = this.#newest && !this.#contact.error;
+    setText(
+      element("transport"),
+      known ? (this.#contact.pushing ? "pushed as it happens" : "no push: read every 5 s") : "",
+    );
+    // Figures that are not of now are shown as such.
+    document.body.classList.toggle("old", Boolean(this.#metrics) && !["live", "no_data"].includes(actual.name));
+    // Said once for each change of state: reasons may tick.
+    const announced = `${shown.name} ${actual.name}`;
+    if (announced !== this.#announced) {
+      this.#announced = announced;
+      setText(element("announcer"), `${shown.word}. ${shown.text}`);
+    }
+    const active = this.#metrics?.active_alerts;
+    document.title =
+      actual.name === "live" ? `${active > 0 ? `(${active}) ` : ""}IoT sensors` : `${actual.word} – IoT sensors`;
+  }
+
+  #showLinks(metrics) {
+    const spark = element("link-spark");
+    const safe = /^https?:\/\//.test(metrics.spark_ui ?? "");
+    spark.hidden = !safe;
+    if (safe) spark.href = metrics.spark_ui;
+    const limits = metrics.limits_reached ?? [];
+    setText(
+      element("limits"),
+      limits.length ? `Limits reached: ${limits.join(", ")}. Later ones are counted as "other".` : "",
+    );
+  }
+
+  async #readAlerts() {
+    const { sensorType, location } = this.#filters;
+    const limit = location ? ALERTS_READ_TO_FILTER : ALERTS_READ;
+    const parameters = new URLSearchParams({ limit });
+    if (sensorType) parameters.set("sensor_type", sensorType);
+    const asked = [this.#filters, this.#paused_ms];
+    try {
+      const answer = await getJson(`api/alerts?${parameters}`);
+      if (asked[0] !== this.#filters || asked[1] !== this.#paused_ms) return;
+      this.#alerts.read({ ...answer, alerts: answer.alerts ?? [] }, limit);
+      this.#schedule();
+    } catch {
+      // The figures are read with it, and tell that the server does not answer.
+    }
+  }
+
+  #wireFilters() {
+    const form = element("filters");
+    setOptions(element("filter-type"), [this.#filters.sensorType].filter(Boolean));
+    setOptions(element("filter-location"), [this.#filters.location].filter(Boolean));
+    element("filter-type").value = this.#filters.sensorType;
+    element("filter-location").value = this.#filters.location;
+    form.elements.minutes.value = String(this.#filters.minutes);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("change", () => {
+      this.#filters = {
+        sensorType: element("filter-type").value,
+        location: element("filter-location").value,
+        minutes: Number(form.elements.minutes.value),
+      };
+      this.#applyFilters();
+      this.#charts.setFilters(this.#filters);
+      this.#readAlerts();
+      this.#schedule();
+    });
+    this.#applyFilters();
+  }
+
+  #applyFilters() {
+    const { sensorType, location: place } = this.#filters;
+    const parameters = filterParameters(this.#filters);
+    element("csv").href = `api/windows?${parameters}&format=csv`;
+    if (this.#filters.minutes === DEFAULT_MINUTES) parameters.delete("minutes");
+    history.replaceState(null, "", location.pathname + (parameters.size ? `?${parameters}` : ""));
+    this.#alerts.setFilter(
+      (alert) =>
+        (!sensorType || alert.sensor_type === sensorType) &&
+        (!place || alert.location === place) &&
+        !(this.#paused_ms !== null && parseTime(alert.timestamp) > this.#paused_ms),
+    );
+  }
+
+  #wireButtons() {
+    element("pause").addEventListener("click", () => this.#pause(this.#paused_ms === null));
+    element("latest-details").addEventListener("toggle", () => this.#schedule());
+    const theme = element("theme");
+    const showTheme = () =>
+      theme.setAttribute("aria-pressed", String(document.documentElement.dataset.theme === "dark"));
+    theme.addEventListener("click", () => window.toggleTheme());
+    addEventListener("themechange", showTheme);
+    showTheme();
+    element("command-copy").addEventListener("click", async () => {
+      const button = element("command-copy");
+      try {
+        await navigator.clipboard.writeText(element("command-text").textContent);
+        button.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(element("command-text"));
+        button.textContent = "Selected: press Ctrl+C";
+      }
+      setTimeout(() => (button.textContent = "Copy"), COPIED_MS);
+    });
+  }
+
+  #pause(pause) {
+    this.#paused_ms = pause ? now() : null;
+    const button = element("pause");
+    button.setAttribute("aria-pressed", String(pause));
+    button.replaceChildren(
+      icon(pause ? "play" : "paused"),
+      Object.assign(document.createElement("span"), { textContent: pause ? "Resume" : "Pause" }),
+    );
+    this.#charts.pause(this.#paused_ms);
+    if (!pause) {
+      this.#metrics = this.#newest;
+      this.#readAlerts();
+    }
+    this.#schedule();
+  }
+}
+
+new Dashboard().start();

@@ -1,0 +1,98 @@
+/** What state the page is in, in words. No data, live, stale, failed and a silent server are never confused. */
+
+import { moment, parseTime, span } from "./format.js";
+import { now } from "./transport.js";
+
+const STALE_MS = 30_000;
+const SERVER_STATES = ["no_data", "live", "stale", "failed"];
+const PRODUCER_COMMAND = "python iot_producer.py";
+const WORDS = {
+  connecting: "Connecting",
+  unauthorised: "Access refused",
+  unreachable: "Server unreachable",
+  failed: "Failed",
+  no_data: "No data yet",
+  stale: "Stale",
+  live: "Live",
+  paused: "Paused",
+};
+
+/** The state that /api/metrics tells, or what its figures say where it tells none. */
+function stateOf(metrics) {
+  if (SERVER_STATES.includes(metrics.state)) return metrics.state;
+  if (metrics.system_health === "Critical") return "failed";
+  const updated = parseTime(metrics.last_update);
+  if (updated === null) return metrics.total_messages === 0 ? "no_data" : "stale";
+  return now() - updated > STALE_MS ? "stale" : "live";
+}
+
+function reasons(metrics) {
+  const given = (metrics.health_reasons ?? []).filter((text) => text && !metrics.state_reason?.includes(text));
+  return [metrics.state_reason, ...given].filter(Boolean).map(sentence).join(" ");
+}
+
+const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");
+
+/**
+ * The state of the page.
+ *
+ * @param {object|null} metrics the figures shown
+ * @param {{answer: number|null, error: Error|null}} contact as the transport tells it
+ * @returns {{name: string, word: string, text: string, age: string, command: string}} `age` ticks; `command` is what
+ *   to run in a terminal, or "".
+ */
+export function pageState(metrics, contact) {
+  const made = (name, text, age = "", command = "") => ({ name, word: WORDS[name], text, age, command });
+  if (contact.error?.status === 401) {
+    return made(
+      "unauthorised",
+      "This dashboard asks for its token. Open it once by the whole address that the application printed when it " +
+        "started; it ends in /?token=…",
+    );
+  }
+  if (contact.error) {
+    const shown = metrics ? `The figures below are from ${moment(contact.answer, Date.now())}. ` : "";
+    const why = contact.error.status
+      ? `The dashboard's server answers with an error: ${contact.error.message}. `
+      : "The dashboard's server does not answer. ";
+    return made(
+      "unreachable",
+      `${why}${shown}Trying again.`,
+      contact.answer === null ? "" : `No answer for ${span(Date.now() - contact.answer)}.`,
+    );
+  }
+  if (!metrics) return made("connecting", "Waiting for the first answer of the server.");
+  const updated = parseTime(metrics.last_update);
+  const since = updated === null ? "" : span(now() - updated);
+  switch (stateOf(metrics)) {
+    case "failed":
+      return made("failed", reasons(metrics) || "The reason is not known.", since && `Last update ${since} ago.`);
+    case "no_data":
+      return made(
+        "no_data",
+        "No reading has been processed. Start a producer in another terminal:",
+        "",
+        metrics.producer_command || PRODUCER_COMMAND,
+      );
+    case "stale":
+      return made(
+        "stale",
+        "No new readings are arriving.",
+        since ? `Nothing new for ${since}.` : "For how long is not known.",
+      );
+    default:
+      return made("live", "Readings are arriving.", since ? `Last update ${since} ago.` : "");
+  }
+}
+
+/** The state of a page that stands still: what it shows, and what happens meanwhile. */
+export function pausedState(paused_ms, meanwhile) {
+  const shown = `The figures below are from ${moment(paused_ms, now())}.`;
+  return {
+    name: "paused",
+    word: WORDS.paused,
+    text: `${shown} Meanwhile: ${meanwhile.word}. ${meanwhile.name === "live" ? "" : meanwhile.text}`.trim(),
+    age: meanwhile.age,
+    command: "",
+  };
+}

@@ -1,0 +1,158 @@
+/**
+ * How figures and alerts arrive: pushed by /api/stream, and read every 5 s whether pushed or not, so that a silent or
+ * missing stream costs freshness only. A hidden page listens to nothing; shown again, it reads everything anew.
+ */
+
+const POLL_MS = 5_000;
+const TIMEOUT_MS = 8_000;
+const RECONNECT_MS = [1_000, 2_000, 5_000, 10_000];
+// Figures that move without a word on the stream: its connection is dead, and neither side has noticed.
+const SILENT_MS = 15_000;
+const CLOCK_TOLERANCE_MS = 3_000;
+
+let clockOffset_ms = 0;
+
+/** The server's clock (ms since the epoch), as far as its answers tell: the viewer's may be wrong. */
+export const now = () => Date.now() + clockOffset_ms;
+
+/** GET a path relative to the page; the JSON of the answer. Throws an Error with `status` (0: no answer at all). */
+export async function getJson(path) {
+  let response;
+  try {
+    response = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT_MS), headers: { Accept: "application/json" } });
+  } catch (error) {
+    throw Object.assign(new Error("no answer", { cause: error }), { status: 0 });
+  }
+  const date = Date.parse(response.headers.get("Date"));
+  // The header has no fractions of a second, hence the half.
+  const offset = date + 500 - Date.now();
+  clockOffset_ms = Math.abs(offset) > CLOCK_TOLERANCE_MS ? offset : 0;
+  if (response.ok) {
+    try {
+      return await response.json();
+    } catch (error) {
+      throw Object.assign(new Error("the answer is not JSON", { cause: error }), { status: response.status });
+    }
+  }
+  const text = await response.json().then(
+    (body) => body.error,
+    () => null,
+  );
+  throw Object.assign(new Error(text || `the server answered ${response.status}`), { status: response.status });
+}
+
+/**
+ * Start listening.
+ *
+ * @param {object} on
+ *   metrics(object): an answer of /api/metrics, pushed or read;
+ *   alert(object): an alert, pushed;
+ *   catchUp(): alerts may have been missed, read them again;
+ *   contact({answer, error, pushing}): time (ms) of the last answer, what is wrong now (null: nothing; else an Error
+ *     with `status`), and whether the stream is open.
+ */
+export function startTransport(on) {
+  const contact = { answer: null, error: null, pushing: false };
+  let stream = null;
+  let failures = 0;
+  let missed = false;
+  let pollTimer = 0;
+  let reconnectTimer = 0;
+  let lastEvent = 0;
+  // The last answer of /api/metrics, and what was pushed while it was on its way.
+  let read = {};
+  let pushed = null;
+
+  /** Something came from the server. What it refused to be read stays refused until it is read. */
+  const heard = () => {
+    contact.answer = Date.now();
+    if (contact.error?.status === 0) contact.error = null;
+  };
+
+  function received(event) {
+    lastEvent = Date.now();
+    try {
+      return JSON.parse(event.data);
+    } catch {
+      return null;
+    }
+  }
+
+  function open() {
+    clearTimeout(reconnectTimer);
+    stream?.close();
+    const opened = (stream = new EventSource("api/stream"));
+    opened.addEventListener("open", () => {
+      failures = 0;
+      lastEvent = Date.now();
+      contact.pushing = true;
+      heard();
+      on.contact(contact);
+      if (missed) poll();
+      missed = false;
+    });
+    opened.addEventListener("metrics", (event) => {
+      const metrics = received(event);
+      if (!metrics) return;
+      heard();
+      pushed = metrics;
+      // Long lists need not be in every push.
+      on.metrics({ ...read, ...metrics });
+      on.contact(contact);
+    });
+    opened.addEventListener("alert", (event) => {
+      const alert = received(event);
+      if (alert) on.alert(alert);
+    });
+    opened.addEventListener("error", () => {
+      if (contact.pushing) poll();
+      missed = true;
+      contact.pushing = false;
+      on.contact(contact);
+      // The browser tries again by itself, unless the server refused.
+      if (opened.readyState === EventSource.CLOSED && stream === opened) {
+        reconnectTimer = setTimeout(open, RECONNECT_MS[Math.min(failures++, RECONNECT_MS.length - 1)]);
+      }
+    });
+  }
+
+  async function poll() {
+    clearTimeout(pollTimer);
+    pollTimer = setTimeout(poll, POLL_MS);
+    pushed = null;
+    try {
+      const metrics = await getJson("api/metrics");
+      const moved = metrics.total_messages !== read.total_messages;
+      contact.answer = Date.now();
+      contact.error = null;
+      read = metrics;
+      on.metrics({ ...metrics, ...pushed });
+      on.catchUp();
+      if (contact.pushing && moved && Date.now() - lastEvent > SILENT_MS) {
+        contact.pushing = false;
+        open();
+      }
+    } catch (error) {
+      contact.error = error;
+    }
+    on.contact(contact);
+  }
+
+  function close() {
+    clearTimeout(pollTimer);
+    clearTimeout(reconnectTimer);
+    stream?.close();
+    stream = null;
+    contact.pushing = false;
+  }
+
+  const start = () => {
+    poll();
+    open();
+  };
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : start()));
+  // A page kept by the browser's back button has lost its connections.
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", (event) => event.persisted && start());
+  if (!document.hidden) start();
+}

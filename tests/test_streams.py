@@ -1,0 +1,257 @@
+"""Spark's windows against the independent reference: in one batch, live, catching up, and killed at random moments."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from iot import streams
+from iot.broker import ensure_topics
+from iot.digest import Report
+from iot.offsets import start_offsets
+from iot.readings import Message, encode, format_timestamp
+from iot.rejected import RejectedWriter
+from iot.sender import Record, make_sender
+from tests import reference
+from tests.reference import Window
+from tests.test_readings import CASES, bytes_of
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[1]
+
+TYPES = (
+    ("temperature", "celsius"),
+    ("humidity", "percent"),
+    ("pressure", "hPa"),
+    ("motion", "boolean"),
+    ("co2", "ppm"),
+)
+MALFORMED = (b"{", b'{"sensor_id": "x"}', b"\xff\xfe", b"[1, 2]", b'{"sensor_id": 1, "sensor_type": "a", "value": 1}')
+
+
+def stream(count: int, seed: int, span_s: int, late: float = 0.0, sensors: int = 100) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and messages in the order in which they are to be written: jitter, repeated times, 1 % malformed."""
+    chance = random.Random(seed)
+    begin_us = int(time.time() * 1e6) - span_s * 1_000_000
+    sequence = [0] * sensors
+    for number in range(count):
+        sensor = chance.randrange(sensors)
+        key = f"sensor_{sensor}".encode()
+        if chance.random() < 0.01:
+            yield key, chance.choice(MALFORMED)
+            continue
+        at_us = begin_us + number * span_s * 1_000_000 // count - chance.randrange(2_000_000)
+        if number > count // 2 and chance.random() < late:
+            at_us -= (100 + chance.randrange(100)) * 1_000_000
+        if chance.random() < 0.05:
+            at_us = at_us // 1_000_000 * 1_000_000
+        sensor_type, unit = TYPES[sensor % len(TYPES)]
+        value = round(chance.gauss(20, 8), 3)
+        message = Message(
+            key.decode(),
+            sensor_type,
+            value,
+            format_timestamp(at_us),
+            f"room {sensor % 7}",
+            unit,
+            "good",
+            "r",
+            sequence[sensor],
+        )
+        sequence[sensor] += 1
+        yield key, encode(message)
+
+
+def write(kafka: Any, topic: str, messages: Iterator[tuple[bytes, bytes]], at_once: int = 1_000) -> None:
+    """Write in an order that holds across partitions too: at most ``at_once`` are on their way."""
+    sender = make_sender("confluent-kafka", kafka, topic, **{"linger.ms": 0})
+    stop = threading.Event()
+    records = [Record(key=key, value=value) for key, value in messages]
+    for at in range(0, len(records), at_once):
+        sender.send(records[at : at + at_once], stop)
+        assert sender.flush(30) == 0
+    assert sender.failed == 0
+    sender.close()
+
+
+class Results:
+    """What ``start_windows`` hands on."""
+
+    def __init__(self) -> None:
+        self.windows: dict[tuple[int, str, str], Window] = {}
+        self.batches = self.messages = self.rejected = self.late = 0
+
+    def keep(self, _: int, rows: pa.Table, report: Report) -> None:
+        self.batches += 1
+        self.messages += report.messages
+        self.rejected += report.rejected
+        self.late += report.late
+        for row in rows.to_pylist():
+            key = (int(row["end"].timestamp()), row["sensor_type"], row["location"])
+            self.windows[key] = Window(row["count"], row["total"] / row["count"], row["min"], row["max"])
+
+    def require(self, wanted: reference.Expected) -> None:
+        assert (self.messages, self.rejected, self.late) == (wanted.readings, wanted.rejected, wanted.late)
+        assert reference.differences(self.windows, wanted.windows) == []
+
+
+@pytest.fixture
+def rejected_topic(broker, topic):
+    name = f"{topic}-rejected"
+    ensure_topics(broker.kafka, [name])
+    return name
+
+
+def test_half_a_million_readings_in_one_batch(spark, broker, topic, rejected_topic, tmp_path):
+    write(broker.kafka, topic, stream(500_000, seed=1, span_s=600, late=0.01))
+    records = reference.read_topic(broker.bootstrap_servers, topic)
+    wanted = reference.expected(records)
+    assert wanted.late > 1_000
+    assert wanted.rejected > 4_000
+    results = Results()
+    query = streams.start_windows(
+        spark,
+        streams.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest")),
+        str(tmp_path),
+        results.keep,
+        {},
+        {"availableNow": True},
+        RejectedWriter(broker.kafka, rejected_topic, topic),
+    )
+    assert query.awaitTermination(120)
+    assert results.batches == 1
+    results.require(wanted)
+    # Each malformed message is in the topic of rejected ones, byte for byte, with where it came from.
+    malformed = {(r.partition, r.offset): (r.key, r.value) for r in records if reference.parse(r.value) is None}
+    found = {}
+    for record in reference.read_topic(broker.bootstrap_servers, rejected_topic):
+        headers = dict(record.headers)
+        assert headers["reason"]
+        assert headers["source.topic"].decode() == topic
+        found[int(headers["source.partition"]), int(headers["source.offset"])] = (record.key, record.value)
+    assert found == malformed
+
+
+def test_catching_up_is_as_exact_as_living(spark, broker, topic, tmp_path):
+    # Two sensors feed two of the partitions at unequal rates, the third stays idle but for one reading, far too late.
+    messages = list(stream(30_000, seed=2, span_s=300, sensors=2))
+    live = Results()
+    query = streams.start_windows(
+        spark,
+        streams.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest")),
+        str(tmp_path / "live"),
+        live.keep,
+        {},
+        {"processingTime": "0 seconds"},
+    )
+    try:
+        for at in range(0, len(messages), 6_000):
+            write(broker.kafka, topic, iter(messages[at : at + 6_000]), at_once=100)
+            query.processAllAvailable()
+        old_us = int(time.time() * 1e6) - 500_000_000
+        late = Message("sensor_9", "temperature", 99.0, format_timestamp(old_us), "nowhere")
+        write(broker.kafka, topic, iter([(b"sensor_9", encode(late))]))
+        query.processAllAvailable()
+    finally:
+        query.stop()
+    wanted = reference.expected(reference.read_topic(broker.bootstrap_servers, topic))
+    assert wanted.late == 1
+    assert live.batches > 2
+    live.require(wanted)
+    caught_up = Results()
+    frame = streams.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest"))
+    query = streams.start_windows(spark, frame, str(tmp_path / "later"), caught_up.keep, {}, {"availableNow": True})
+    assert query.awaitTermination(60)
+    assert caught_up.batches == 1
+    caught_up.require(wanted)
+
+
+def test_killed_five_times_at_random_moments(broker, topic, tmp_path):
+    chance = random.Random(3)
+    checkpoint, results = tmp_path / "checkpoint", tmp_path / "results"
+    results.touch()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "IOT_LOG_DIR": str(tmp_path / "log")}
+    command = [sys.executable, str(ROOT / "tests" / "windows_runner.py"), broker.bootstrap_servers, topic]
+    messages = list(stream(40_000, seed=4, span_s=240, late=0.01))
+    done = threading.Event()
+
+    def feed() -> None:
+        for at in range(0, len(messages), 150):
+            write(broker.kafka, topic, iter(messages[at : at + 150]))
+            if done.wait(0.2):
+                return
+
+    feeder = threading.Thread(target=feed)
+
+    def processed() -> int:
+        batches = {}
+        for line in results.read_text().splitlines():
+            batch = json.loads(line)
+            batches[batch["batch"]] = batch["messages"] + batch["rejected"]
+        return sum(batches.values())
+
+    feeder.start()
+    try:
+        for kill in range(6):
+            before = processed()
+            with subprocess.Popen(
+                [*command, str(checkpoint), str(results)], env=environment, stdout=subprocess.PIPE, text=True
+            ) as process:
+                try:
+                    assert process.stdout
+                    assert process.stdout.readline() == "running\n"
+                    deadline_s = time.monotonic() + 90
+                    # Killed in the middle of whatever it does once it has got on a little; the last time it may finish.
+                    while processed() < (len(messages) if kill == 5 else before + 1):
+                        assert process.poll() is None
+                        assert time.monotonic() < deadline_s
+                        time.sleep(0.05)
+                    if kill < 5:
+                        time.sleep(chance.random())
+                finally:
+                    process.kill()
+    finally:
+        done.set()
+        feeder.join()
+    kept = Results()
+    counts = {}
+    for line in results.read_text().splitlines():
+        batch = json.loads(line)
+        counts[batch["batch"]] = (batch["messages"], batch["rejected"], batch["late"])
+        for end_s, sensor_type, location, count, total, low, high in batch["windows"]:
+            kept.windows[int(end_s), sensor_type, location] = Window(count, total / count, low, high)
+    kept.messages, kept.rejected, kept.late = map(sum, zip(*counts.values(), strict=True))
+    kept.require(reference.expected(reference.read_topic(broker.bootstrap_servers, topic)))
+
+
+def test_every_case_of_the_table_gets_the_validators_verdict(spark):
+    cases = [case for case in CASES if "kafka_timestamp_ms" not in case]
+    rows = [(b"k", bytes_of(case), 0, number, -1) for number, case in enumerate(cases)]
+    frame = spark.createDataFrame(rows, "key binary, value binary, partition int, offset long, timestamp_ms long")
+    folded = streams.partials(frame.coalesce(1)).toArrow()
+    assert sum(count or 0 for count in folded.column("count").to_pylist()) == sum("accept" in case for case in cases)
+
+
+def test_names_that_are_other_people_stay_apart(spark, broker, topic, tmp_path):
+    """Windows by sensor type alone have no location, those by location do."""
+    write(broker.kafka, topic, stream(3_000, seed=5, span_s=3))
+    wanted = reference.expected(reference.read_topic(broker.bootstrap_servers, topic)).windows
+    results = Results()
+    frame = streams.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest"))
+    query = streams.start_windows(
+        spark, frame, str(tmp_path), results.keep, {}, {"availableNow": True}, by_location=False
+    )
+    assert query.awaitTermination(60)
+    found = {(end_s, sensor_type): window for (end_s, sensor_type, _), window in results.windows.items()}
+    assert reference.differences(found, reference.over_all_locations(wanted)) == []

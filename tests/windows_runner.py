@@ -1,0 +1,51 @@
+"""The windows query in a process of its own, for tests that kill it: appends the windows of each batch to a file.
+
+Usage: windows_runner.py BOOTSTRAP_SERVERS TOPIC CHECKPOINT RESULTS
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+
+from iot import checkpoints, offsets, spark, streams
+from iot.checkpoints import Identity, Notes
+from iot.digest import Context, Report
+from iot.settings import Kafka
+
+
+def main(bootstrap_servers: str, topic: str, checkpoint: str, results: str) -> None:
+    kafka = Kafka(bootstrap_servers)
+    start = offsets.start_offsets(kafka, topic, "earliest")
+    notes = checkpoints.read_notes(Path(checkpoint)) or Notes(Identity(topic, ""), start)
+    session = spark.start("windows-runner", "local[2]", {"spark.ui.enabled": "false"})
+
+    def keep(batch_id: int, rows: pa.Table, report: Report) -> None:
+        line = {
+            "batch": batch_id,
+            "late": report.late,
+            "messages": report.messages,
+            "rejected": report.rejected,
+            "windows": [
+                [row["end"].timestamp(), row["sensor_type"], row["location"], row["count"], row["total"], row["min"],
+                 row["max"]]
+                for row in rows.to_pylist()
+            ],
+        }  # fmt: skip
+        with open(results, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        notes.contexts = {batch_id: notes.contexts.get(batch_id, Context()), batch_id + 1: report.context()}
+        checkpoints.write_notes(Path(checkpoint), notes)
+
+    topic_frame = streams.read_topic(session, kafka, topic, notes.start)
+    trigger = {"processingTime": "100 milliseconds"}
+    query = streams.start_windows(session, topic_frame, checkpoint, keep, notes.contexts, trigger)
+    print("running", flush=True)
+    query.awaitTermination()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
