@@ -14,8 +14,8 @@ help: ## list the targets
 setup: .venv/.installed ## make .venv, install what is pinned, fetch the jars of Kafka and Spark (once)
 	@$(RUN) -m iot.java
 
-demo: setup ## everything in one terminal: broker, sensors, consumer
-	@$(RUN) -m iot.demo $(ARGS)
+demo: setup ## everything in one terminal: broker, sensors, dashboard
+	@$(RUN) iot_streaming_app.py --demo $(ARGS)
 
 test: setup ## run all tests, against a real broker
 	@$(RUN) -m pytest $(ARGS)

@@ -1,8 +1,11 @@
 """The parts that the scripts share.
 
-``settings`` holds addresses, topics, windows and common flags; ``readings`` the schema of a reading and its
-validator; ``alerts`` the rules; ``simulator`` and ``replay`` where readings come from, and ``injection`` what is wrong
-with some; ``pacing`` when they are due; ``kafka`` how to reach Kafka, ``sender`` both clients behind one seam, and
-``progress`` how sending goes; ``tally`` what a consumer has seen; ``broker`` the embedded Kafka; ``java`` the Java
-runtime and the jars; ``console`` and ``lifecycle`` what a script shows and how it stops.
+``settings``, ``console`` and ``lifecycle``: addresses and flags, what a terminal shows, how a script stops.
+``readings`` and ``alerts``: the schema and its validator, the rules. ``simulator``, ``replay``, ``injection``, ``pacing``,
+``sender`` and ``progress``: readings, and how they are sent. ``tally``: what a consumer counts.
+``kafka``, ``offsets`` and ``alert_feed``: how to reach Kafka, and readers without a group. ``broker`` and ``java``: the embedded
+Kafka, the Java runtime and the jars. ``spark``, ``streams``, ``digest``, ``spark_alerts``, ``rejected`` and ``checkpoints``: Spark's part.
+``processing``: Spark into the results database, kept alive. ``store`` with ``schema``, ``database``, ``merge``, ``fetch``,
+``history``, ``retention``, ``state`` and ``metrics``: the database and what it tells. ``web`` with ``server``, ``push``, ``reader``,
+``answers``, ``parameters``, ``access``, ``openapi`` and ``prometheus``: the page and the API.
 """

@@ -116,8 +116,7 @@ def read_alerts(
     """Newest first by event time."""
     names = [name for name in Alert.__struct_fields__ if name != "timestamp"]
     query = select(*(alerts.c[name] for name in names), alerts.c.time_us)
-    # As an expression, so that no index on it is preferred to the one that gives the order.
-    query = query.where(alerts.c.raised_ms + 0 >= kept.alerts_from_ms)
+    query = query.where(alerts.c.raised_ms >= kept.alerts_from_ms)
     if sensor_type is not None:
         query = query.where(alerts.c.sensor_type == sensor_type)
     if sensor_id is not None:

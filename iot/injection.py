@@ -58,6 +58,9 @@ class Injector:
 
     def batch(self, times_us: Integers) -> Batch:
         """The next records, one for each of these moments of measurement (µs since the epoch)."""
+        if not self._malformed_ratio and not self._late_ratio:
+            none = np.zeros(len(times_us), bool)
+            return Batch(self.source.records(times_us), none, none)
         malformed = self._is_malformed.random(len(times_us)) < self._malformed_ratio
         late = (self._is_late.random(len(times_us)) < self._late_ratio) & ~malformed
         if late.any():

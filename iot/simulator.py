@@ -12,9 +12,7 @@ and a message is put together from parts that are encoded beforehand: a generato
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import cache
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -118,14 +116,10 @@ class Fleet:
         if not count:
             return []
         first, self._made = self._made, self._made + count
-        sequence = np.arange(first, first + count) // size
-        hundredths, faulty = self._measure(np.arange(first, first + count) - sequence * size, sequence, times_us)
-        second = times_us // 1_000_000
-        earliest = int(second.min())
-        if earliest == second.max():
-            seconds: Iterable[bytes] = repeat(_SECONDS[earliest])
-        else:
-            seconds = map(_SECONDS.__getitem__, second.tolist())
+        numbers = np.arange(first, first + count)
+        sequence = numbers // size
+        hundredths, faulty = self._measure(numbers - sequence * size, sequence, times_us)
+        millisecond = times_us // 1000
         tails: list[bytes] = []
         while len(tails) < count:
             number, turn = divmod(first + len(tails), size)
@@ -138,8 +132,8 @@ class Fleet:
                 _in_turn(self._heads, first, count),
                 self._values[hundredths].tolist(),
                 _in_turn(self._units, first, count),
-                seconds,
-                _six_digits(times_us - second * 1_000_000),
+                _stamps(millisecond),
+                _thousand()[times_us - millisecond * 1000].tolist(),
                 tails,
                 strict=False,
             ),
@@ -228,18 +222,35 @@ class Period(NamedTuple):
     fault_level: Floats
 
 
-class _Seconds(dict[int, bytes]):
-    """Seconds since the epoch to the timestamp as far as its fraction: 2026-11-24T02:15:07."""
+class _Milliseconds(dict[int, bytes]):
+    """Milliseconds since the epoch to the timestamp as far as them: 2026-11-24T02:15:07.123."""
 
-    def __missing__(self, second: int) -> bytes:
-        if len(self) >= 4096:
+    def __missing__(self, millisecond: int) -> bytes:
+        if len(self) >= 10_000:
             self.clear()
-        text = self[second] = format_timestamp(second * 1_000_000)[:20].encode()
+        text = self[millisecond] = format_timestamp(millisecond * 1000)[:23].encode()
         return text
 
 
-_SECONDS = _Seconds()
+_MILLISECONDS = _Milliseconds()
 _json = msgspec.json.Encoder().encode
+
+
+def _stamps(millisecond: Integers) -> list[bytes]:
+    """The timestamp of each as far as milliseconds."""
+    first, last = int(millisecond.min()), int(millisecond.max())
+    if last - first >= len(millisecond):
+        return [_MILLISECONDS[each] for each in millisecond.tolist()]
+    # Most often many share one: then a table is faster.
+    table = np.array([_MILLISECONDS[each] for each in range(first, last + 1)], dtype=object)
+    stamps: list[bytes] = table[millisecond - first].tolist()
+    return stamps
+
+
+@cache
+def _thousand() -> npt.NDArray[np.object_]:
+    """000 to 999."""
+    return np.array([b"%03d" % number for number in range(1000)], dtype=object)
 
 
 @cache
@@ -259,19 +270,6 @@ def _in_turn(parts: list[bytes], first: int, count: int) -> list[bytes]:
     at = first % len(parts)
     rounds, rest = divmod(max(0, at + count - len(parts)), len(parts))
     return parts[at : at + count] + parts * rounds + parts[:rest]
-
-
-def _six_digits(micros: Integers) -> list[bytes]:
-    digits = np.empty((len(micros), 6), np.uint8)
-    left = micros.astype(np.uint32)
-    for column in range(5, -1, -1):
-        # Faster than divmod, which numpy does one by one.
-        shifted = left // np.uint32(10)
-        digits[:, column] = left - shifted * np.uint32(10)
-        left = shifted
-    digits += ord("0")
-    texts: list[bytes] = digits.view("S6").ravel().tolist()
-    return texts
 
 
 def _wanderings(seed: int) -> Floats:

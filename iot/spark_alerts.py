@@ -43,11 +43,12 @@ def alerts(messages: DataFrame, rules: Rules) -> DataFrame:
     text = f.col("value").cast("string")
     kafka_us = f.when(f.unix_micros("timestamp") >= 0, f.unix_micros("timestamp"))
     record = ("alert_id", "latest_us")
-    parsed = messages.where(~text.rlike(harmless(rules))).select(
+    marked = messages.where(~text.rlike(harmless(rules))).select(
         f.concat_ws("-", "topic", "partition", "offset").alias("alert_id"),
         (kafka_us + FUTURE_TOLERANCE_S * 1_000_000).alias("latest_us"),
-        _evaluated_once(_fields(text).alias("fields")),
+        _evaluated_once(_marked(text).alias("marked")),
     )
+    parsed = marked.where(_is_one_object("marked")).select(*record, _evaluated_once(_fields("marked").alias("fields")))
     valid = parsed.select(*record, *(f.col("fields")[":" + name].alias(name) for name in FIELDS)).where(_are_valid())
     in_standard_units = valid.select("*", _evaluated_once(*_conversion())).select(
         *record, "timestamp", _evaluated_once(*_normalised())
@@ -171,24 +172,35 @@ def _evaluated_once(*columns: Column) -> Column:
     return f.inline(f.array(f.struct(*columns)))
 
 
-def _fields(text: Column) -> Column:
-    """The fields of a message as a struct of strings, null where it is not one JSON object.
+def _marked(text: Column) -> Column:
+    """A message with colons put in front of its strings and, as strings, behind its numbers; null if it is no text.
 
-    Before the parser sees it, names and strings get a colon in front, and numbers become strings with a colon at the
-    end: ``{"a": "x", "b": 1}`` is parsed as ``{":a": ":x", ":b": "1:"}``. That keeps a number apart from a string, and
-    as it was written. An array is put around it, with an end mark that nothing in a message can look like any more.
+    ``{"a": "x", "b": 1}`` becomes ``{":a": ":x", ":b": "1:"}``: so after parsing, a number is known from a string, and
+    is as it was written.
     """
     from pyspark.sql import functions as f
 
     marked = f.regexp_replace(text, f"(?s){LONG_NAME}|{STRING}|{NUMBER}", '"$2:$1"')
+    return f.when(f.is_valid_utf8(text) & text.rlike(PAIRED_SURROGATES), marked)
+
+
+def _is_one_object(marked: str) -> Column:
+    """Whether a marked message is well-formed, with nothing before or after it.
+
+    The parser says nothing of text after the end, nor of errors in fields that it was asked for. So it is asked for the
+    field of an end mark, which no message can hold: without a colon there is no such name.
+    """
+    from pyspark.sql import functions as f
+
     with_end = f.concat(f.lit("["), marked, f.lit(', {"end": true}]'))
-    names = ", ".join(f"`:{name}` string" for name in FIELDS)
-    parsed = f.from_json(with_end, f"array<struct<{names}, end boolean>>", PARSER)
-    alone = f.transform(
-        f.array(parsed),
-        lambda found: f.when((f.size(found) == 2) & f.get(found, f.lit(1))["end"], f.get(found, f.lit(0))),
-    )
-    return f.when(f.is_valid_utf8(text) & text.rlike(PAIRED_SURROGATES), f.get(alone, f.lit(0)))
+    return f.get(f.from_json(with_end, "array<struct<end boolean>>", PARSER), f.lit(1))["end"]
+
+
+def _fields(marked: str) -> Column:
+    """The fields of a marked object, as a struct of strings."""
+    from pyspark.sql import functions as f
+
+    return f.from_json(marked, ", ".join(f"`:{name}` string" for name in FIELDS), PARSER)
 
 
 def _are_valid() -> Column:

@@ -6,6 +6,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from iot.store import Status, Store, StoreUnavailable
 from tests.results import IDENTITY, NOW_S, Sample, Stream, delivered, keep
 
 ROOT = Path(__file__).parents[1]
-# Holds the database's lock from its first line of output to its first line of input.
+# Holds the database's lock from its first line of output to its first line of input, then writes.
 HOLD_LOCK = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("BEGIN IMMEDIATE")
 print("held", flush=True)
 sys.stdin.readline()
+connection.execute("UPDATE iot_results SET version = version + 1")
+connection.execute("COMMIT")
 """
 # Keeps batches until it is killed, and says so after the first.
 WRITE_FOR_EVER = """
@@ -63,28 +66,51 @@ def test_the_file_is_where_the_url_says(store, path):
     assert store.name == str(path)
 
 
-def test_of_a_locked_database_one_line_is_said_and_nothing_is_changed(store, path):
-    keep(store, 0, [Sample()])
+@pytest.fixture
+def holder(store, path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock of the database until it reads a line."""
+    command = [sys.executable, "-c", HOLD_LOCK, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.stdin.close()
+
+
+def release(holder: subprocess.Popen[str]) -> None:
+    holder.communicate("\n")
+
+
+def test_of_a_locked_database_one_line_is_said_and_nothing_is_changed(store, holder):
     before = store.read(NOW_S)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD_LOCK, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with holder:
-        assert holder.stdout.readline() == "held\n"
-        for write in (
-            lambda: keep(store, 1, [Sample()]),
-            lambda: store.keep_alerts([delivered(1)], {}, "topic"),
-            lambda: store.heartbeat(Status(NOW_S, NOW_S)),
-            lambda: store.prune(NOW_S, 60),
-            lambda: store.begin(IDENTITY, "other"),
-        ):
-            with pytest.raises(StoreUnavailable, match=r"^[^\n]*b%20c#d\.db is locked by another process[^\n]*$"):
-                write()
-        # Who only reads is not in the way, and nothing is in theirs.
-        assert store.read(NOW_S) == before
-        holder.stdin.write("\n")
-    assert keep(store, 1, [Sample()])
-    assert store.read(NOW_S).messages == 2
+    for write in (
+        lambda: keep(store, 0, [Sample()]),
+        lambda: store.keep_alerts([delivered(1)], {}, "topic"),
+        lambda: store.heartbeat(Status(NOW_S, NOW_S)),
+        lambda: store.prune(NOW_S, 60),
+        lambda: store.begin(IDENTITY, "other"),
+    ):
+        with pytest.raises(StoreUnavailable, match=r"^[^\n]*b%20c#d\.db is locked by another process[^\n]*$"):
+            write()
+    # Who only reads is not in the way, and nothing is in theirs.
+    assert store.read(NOW_S) == before
+    release(holder)
+    assert keep(store, 0, [Sample()])
+    assert store.read(NOW_S).messages == 1
+
+
+def test_a_writer_waits_for_another_and_goes_on_from_what_that_one_wrote(holder, path):
+    store = Store(f"sqlite:///{path}", wait_s=60)
+
+    @event.listens_for(store._database._reader, "before_cursor_execute")
+    def let_go(connection, cursor, statement, *_):
+        # From here on it waits.
+        if statement.startswith(("BEGIN IMMEDIATE", "INSERT", "UPDATE")) and holder.poll() is None:
+            threading.Thread(target=release, args=[holder]).start()
+
+    before = store.version()
+    assert keep(store, 0, [Sample()])
+    assert (store.read(NOW_S).messages, store.version()) == (1, before + 2)
+    store.close()
 
 
 def test_a_reader_in_the_middle_of_reading_does_not_keep_batches_waiting(store, path):
@@ -236,6 +262,16 @@ def test_commits_are_on_the_disk_before_they_return(store):
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == full
 
 
+def test_the_log_beside_the_file_is_cut_after_a_large_batch(store, path):
+    beside = path.with_name(f"{path.name}-wal")
+    with store._database.writing() as connection:
+        connection.exec_driver_sql("INSERT INTO iot_notes VALUES ('large', zeroblob(30000000))")
+    assert beside.stat().st_size > 30_000_000
+    for number in range(3):
+        store.heartbeat(Status(NOW_S + number, NOW_S))
+    assert beside.stat().st_size <= 16 * 2**20
+
+
 def test_the_file_reaches_a_plateau(store, path):
     """Hours of work, each as much as the one before."""
     retention_s = 1_800
@@ -250,7 +286,6 @@ def test_the_file_reaches_a_plateau(store, path):
         store.heartbeat(Status(NOW_S + at_s, NOW_S))
         store.prune(NOW_S + at_s, retention_s)
         pages.append(pages_of(store))
-        assert path.with_name(f"{path.name}-wal").stat().st_size <= 17 * 2**20
     assert max(pages[20:]) <= 1.1 * max(pages[:20])
     # What is deleted is given back.
     store.begin(IDENTITY, "state")

@@ -220,7 +220,7 @@ def test_every_reason_of_a_failure_is_told():
     ("fields", "reasons"),
     [
         ({}, []),
-        ({"rejected": 10}, []),
+        ({"messages": 990, "rejected": 10}, []),
         ({"rejected": 11}, ["1.1% of the messages were rejected"]),
         ({"messages": 0, "rejected": 1}, ["100.0% of the messages were rejected"]),
         ({"active_alerts": 1}, ["1 sensor is out of bounds"]),

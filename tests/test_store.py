@@ -125,7 +125,8 @@ def test_results_are_those_of_all_readings_once_whatever_is_repeated(url, steps)
             assert not any(store.keep_batch(*again) for again in (kept if then == "repeat all" else kept[-1:]))
             assert everything(store) == before
 
-    state = store.read(NOW_S + 60)
+    now_s = NOW_S + 120
+    state = store.read(now_s)
     assert (state.messages, state.rejected) == (len(sent), rejected)
     assert state.late == sum(len(new) // 2 for new, _, _ in steps)
     of_types: dict[str, list[Sample]] = defaultdict(list)
@@ -164,8 +165,7 @@ def test_results_are_those_of_all_readings_once_whatever_is_repeated(url, steps)
         newest = [one for one in of if (one.time_us, one.offset) == last(of)]
         assert values[key].time_us == newest[0].time_us
         assert values[key].value in {one.value for one in newest}
-    since_ms = (NOW_S + 60 - 60) * 1_000
-    assert state.active_sensors == sum(heard >= since_ms for heard in heard_ms.values())
+    assert state.active_sensors == sum(heard >= (now_s - 60) * 1_000 for heard in heard_ms.values())
     assert state.offsets == ({0: len(steps) - 1} if steps else {})
     store.close()
 
@@ -221,6 +221,7 @@ def test_windows_are_in_the_standard_unit_of_their_type_or_that_of_its_newest_re
     keep(store, 1, [Sample(at_s=1, sensor_type="depth", unit="m")], stream)
     assert {row.sensor_type: row.unit for row in store.windows()} == {"temperature": "celsius", "depth": "m"}
     assert {row.unit for row in store.windows(location="roof")} == {"ft"}
+    assert {row.unit for row in store.windows(sensor_type="temperature", location="hall")} == {"celsius"}
     assert store.read(NOW_S).totals["depth"].unit == "m"
     # Late: not the newest.
     keep(store, 2, [Sample(at_s=-5, sensor_type="depth", unit="ft")], stream)
@@ -268,6 +269,12 @@ def test_sensors_are_active_for_a_minute_and_in_alert_by_their_latest_reading(st
     assert (store.read(NOW_S + 90).active_sensors, store.read(NOW_S + 90).active_alerts) == (2, 0)
 
 
+def test_of_readings_of_one_moment_that_of_the_greater_offset_is_the_latest(store):
+    for batch_id, (value, offset) in enumerate([(1.0, 5), (2.0, 7), (3.0, 6)]):
+        keep(store, batch_id, [Sample(value, offset=offset)])
+    assert [one.value for one in store.read(NOW_S).latest] == [2.0]
+
+
 def test_of_too_many_sensors_those_heard_from_last_are_kept(store, monkeypatch):
     monkeypatch.setattr(merge, "MAX_SENSORS", 5)
     keep(store, 0, [Sample(sensor_id=f"s{number}", at_s=number / 10) for number in range(5)])
@@ -305,6 +312,8 @@ def test_the_history_of_rates_tells_nothing_from_none_and_stays_short(store):
     store.heartbeat(Status(begin_s + 31, begin_s))
     rates = store.read(begin_s + 45).rate_history
     assert rates == [(begin_s + 10, 9.0), (begin_s + 20, 0.0), (begin_s + 40, 0.0)]
+    # A step that is not over tells too little.
+    assert store.read(begin_s + 39).rate_history == rates[:2]
     with store._database.writing() as connection:
         for second in range(0, DAY_S + HOUR_S, 10):
             history.count_readings(connection, begin_s + second, 20)
@@ -369,6 +378,13 @@ def test_the_history_of_alerts_counts_by_type_and_event_time_coarser_the_longer_
     assert counts[-2:] == [(now_s - 60, "HIGH_TEMPERATURE", 1), (now_s - 60, "LOW_TEMPERATURE", 2)]
     assert {count for start_s, _, count in counts if now_s - 5 * HOUR_S < start_s < now_s - 2 * HOUR_S} == {5}
     assert len(counts) < 250
+    # Wherever one kind of step follows another, nothing is counted twice or left out.
+    for later_s in range(7, 900, 60):
+        counts = store.read(now_s + later_s).alert_history
+        since_s = counts[0][0]
+        assert since_s <= now_s + later_s - DAY_S
+        wanted = sum(NOW_S + at_s + 60 * number >= since_s for number in range(24 * 60))
+        assert sum(count for _, kind, count in counts if kind == "HIGH_TEMPERATURE") == wanted
     # What is too old to be shown is not even kept.
     with store._database.reading() as connection:
         assert connection.scalar(select(func.min(history_table.c.at_s))) == begin_s
@@ -388,6 +404,14 @@ def test_windows_go_when_they_were_written_too_long_ago_whatever_their_time(stor
     assert [row.end_s for row in store.windows()] == [NOW_S - year_s + end_s for end_s in (110, 120, 130)]
     assert store.windows(location="roof") == []
     assert store.read(NOW_S).retention_s == HOUR_S
+
+
+def test_what_did_not_change_is_not_kept_longer(store):
+    stream = Stream()
+    keep(store, 0, [Sample(), Sample(sensor_type="light")], stream, now_s=NOW_S)
+    keep(store, 1, [Sample(), Sample(at_s=100)], stream, now_s=NOW_S + HOUR_S)
+    store.prune(NOW_S + HOUR_S + 1, HOUR_S)
+    assert {row.sensor_type for row in store.windows(until_s=NOW_S + 30)} == {"temperature"}
 
 
 def test_a_window_that_is_open_stays_because_a_part_of_it_would_not_come_again(store):
@@ -426,8 +450,13 @@ def test_alerts_go_when_they_were_raised_too_long_ago_and_repeats_are_known_an_h
     store.keep_alerts([delivered(3, 2 * HOUR_S)], {}, "topic")
     store.prune(NOW_S + 2 * HOUR_S, 400)
     assert store.keep_alerts([old], {}, "topic") == [old.alert]
-    state = store.read(NOW_S + 2 * HOUR_S)
-    assert state.total_alerts == 4
+    assert store.read(NOW_S + 2 * HOUR_S).total_alerts == 4
+
+
+def test_alerts_are_kept_as_long_as_told(store):
+    store.keep_alerts([delivered(1), delivered(2, 3 * HOUR_S)], {}, "topic")
+    store.prune(NOW_S + 3 * HOUR_S, DAY_S)
+    assert len(store.alerts()) == 2
 
 
 def test_of_too_many_alerts_those_kept_last_stay(store, monkeypatch):

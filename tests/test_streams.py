@@ -27,7 +27,7 @@ from tests import reference
 from tests.reference import Window
 from tests.test_readings import CASES, bytes_of
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[1]
 
 TYPES = (
@@ -187,9 +187,9 @@ def test_killed_five_times_at_random_moments(broker, topic, tmp_path):
     done = threading.Event()
 
     def feed() -> None:
-        for at in range(0, len(messages), 150):
-            write(broker.kafka, topic, iter(messages[at : at + 150]))
-            if done.wait(0.2):
+        for at in range(0, len(messages), 750):
+            write(broker.kafka, topic, iter(messages[at : at + 750]), at_once=150)
+            if done.wait(1.0):
                 return
 
     feeder = threading.Thread(target=feed)
@@ -205,6 +205,7 @@ def test_killed_five_times_at_random_moments(broker, topic, tmp_path):
     try:
         for kill in range(6):
             before = processed()
+            print(f"run {kill} begins with {before:,} messages processed")
             with subprocess.Popen(
                 [*command, str(checkpoint), str(results)], env=environment, stdout=subprocess.PIPE, text=True
             ) as process:

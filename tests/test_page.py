@@ -1,0 +1,531 @@
+"""The page in a real browser: the real web server on a database that the tests fill as the processing would."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from results import IDENTITY, NOW_S, Sample, Stream, delivered, keep
+
+from iot import web
+from iot.alerts import DEFAULT_RULES, encode
+from iot.broker import Broker, find_free_port
+from iot.settings import ALERTS_TOPIC
+from iot.state import QueryStatus, Status
+from iot.store import Store
+
+pytestmark = pytest.mark.integration
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+# A machine that is busy with other things is no failure.
+TIMEOUT_MS = 60_000
+TOPIC = "page-readings"
+HOSTILE = "<img src=x onerror=\"window.executed='{}'\">"
+# What a chart over time shows, by its place on the page.
+TIME_RANGES = """[...document.querySelectorAll(".chart")]
+    .filter((chart) => chart._fullLayout?.xaxis.type === "date")
+    .map((chart) => String(chart._fullLayout.xaxis.range))"""
+AVERAGES = 'document.querySelector("[data-testid=chart-window]").data?.[1].y.concat()'
+
+
+class Site:
+    """The web server's process on a database of its own."""
+
+    def __init__(self, folder: Path, bootstrap_servers: str) -> None:
+        port = find_free_port()
+        url = f"sqlite:///{folder / 'results.db'}"
+        self._command = [
+            *(sys.executable, "-m", "iot.web", "--database-url", url, "--port", str(port)),
+            *("--bootstrap-servers", bootstrap_servers, "--topic", TOPIC),
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.bootstrap_servers = bootstrap_servers
+        self.address = f"http://127.0.0.1:{port}"
+        self.store = Store(url)
+
+    def start(self, eventually: Callable[..., None]) -> None:
+        process = self._process = subprocess.Popen(self._command, cwd=web.ROOT)
+
+        def answers() -> bool:
+            assert process.poll() is None, "the web server has ended"
+            try:
+                urllib.request.urlopen(f"{self.address}/api/metrics", timeout=5).close()
+            except OSError:
+                return False
+            return True
+
+        eventually(answers, 60)
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.terminate()
+            self._process.wait(30)
+            self._process = None
+
+
+class Processing:
+    """Plays Spark, on a database that it has emptied."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._stream = Stream()
+        self._batches = self._alerts = 0
+        store.begin(IDENTITY, "state-1")
+        self.beat()
+
+    def process(self, *samples: Sample, ago_s: float = 0) -> None:
+        keep(self._store, self._batches, list(samples), self._stream, DEFAULT_RULES, time.time() - ago_s)
+        self._batches += 1
+        self.beat()
+
+    def beat(self, failure: str | None = None, ago_s: float | None = None, **status: Any) -> None:
+        # From the future, so that a slow test is not taken for a Spark that is gone.
+        at_s = time.time() + (600 if ago_s is None else -ago_s)
+        queries = [QueryStatus("windows", not failure, failure, at_s), QueryStatus("alerts", True, None, at_s)]
+        self._store.heartbeat(Status(at_s=at_s, started_s=at_s, queries=queries, topic=TOPIC, **status))
+
+    def alert(self, **fields: Any) -> str:
+        """Keep an alert; its id."""
+        self._alerts += 1
+        made = an_alert(self._alerts, **fields)
+        self._store.keep_alerts([made], {0: self._alerts}, IDENTITY.topic_id)
+        return made.alert.alert_id
+
+
+def a_reading(ago_s: float = 0, **fields: Any) -> Sample:
+    return Sample(at_s=time.time() - ago_s - NOW_S, **fields)
+
+
+def readings(**fields: Any) -> list[Sample]:
+    """Those of the last four minutes, one every 5 s."""
+    return [a_reading(ago_s, **fields) for ago_s in range(240, -1, -5)]
+
+
+def an_alert(number: int, **fields: Any):
+    return delivered(number, time.time() - NOW_S, **({"alert_id": f"{TOPIC}-0-{number}"} | fields))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, one for all tests."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        text = f"the page is NOT tested: none of {', '.join(BROWSERS)} is installed"
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        warnings.warn(text, stacklevel=1)
+        pytest.skip(text)
+    expect.set_options(timeout=TIMEOUT_MS)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=BROWSER_FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def running_site(browser: Browser, broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    made = Site(tmp_path_factory.mktemp("page"), broker.bootstrap_servers)
+    yield made
+    made.stop()
+    made.store.close()
+
+
+@pytest.fixture
+def site(running_site, eventually):
+    if not running_site._process:
+        running_site.start(eventually)
+    return running_site
+
+
+@pytest.fixture
+def processing(site):
+    return Processing(site.store)
+
+
+@pytest.fixture
+def open_page(browser, site) -> Iterator[Callable[..., Page]]:
+    """``open_page(path)`` opens the page; at the end, no page may have had an error or asked another machine.
+
+    ``expected`` is a pattern of errors that the test provokes.
+    """
+    contexts = []
+    problems: list[str] = []
+    asked: list[str] = []
+
+    def open_one(path: str = "/", expected: str | None = None, push: bool = True, **options: Any) -> Page:
+        defaults: dict[str, Any] = {"viewport": {"width": 1440, "height": 1600}, "locale": "en-GB"}
+        context = browser.new_context(**(defaults | options))
+        contexts.append(context)
+        context.set_default_timeout(TIMEOUT_MS)
+        if not push:
+            # As a server answers that cannot push.
+            context.route("**/api/stream", lambda route: route.fulfill(status=501))
+        page = context.new_page()
+
+        def said(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning") and not (expected and re.search(expected, message.text)):
+                problems.append(message.text)
+
+        page.on("console", said)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        context.on("request", lambda request: asked.append(request.url))
+        page.goto(site.address + path)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert problems == []
+    # blob: and data: are the page's own.
+    assert [url for url in asked if not url.startswith((f"{site.address}/", "blob:", "data:"))] == []
+    assert any(url.endswith("/static/dashboard.js") for url in asked)
+
+
+def wait_for_state(page: Page, name: str) -> None:
+    expect(page.get_by_test_id("state-banner")).to_have_attribute("data-state", name)
+
+
+def wait_for_charts(page: Page) -> None:
+    for name in ("chart-window", "chart-rate"):
+        expect(page.get_by_test_id(name).first.locator(".xtick text").first).to_be_visible()
+
+
+# What it shows --------------------------------------------------------------------------------------------------------
+
+
+def test_the_figures_move_without_a_reload(open_page, processing, eventually):
+    processing.process(*readings(value=20.0))
+    page = open_page()
+    expect(page.get_by_test_id("value-messages")).to_have_text("49")
+    expect(page.get_by_test_id("value-health")).to_have_text("Good")
+    expect(page.get_by_test_id("value-active-alerts")).to_have_text("0")
+    wait_for_charts(page)
+    drawn = page.evaluate(AVERAGES)
+    page.evaluate("window.sameDocument = true")
+
+    processing.process(*(a_reading(value=31.0 + number, sensor_id=f"s-{number}") for number in range(1_200)))
+    # The partition ends three readings after those.
+    processing.beat(end_offsets={0: 3}, read_offsets={0: 0})
+    expect(page.get_by_test_id("value-messages")).to_have_text("1,249")
+    expect(page.get_by_test_id("value-active-sensors")).to_have_text("1,201")
+    expect(page.get_by_test_id("value-active-alerts")).to_have_text("1,200")
+    expect(page.get_by_test_id("value-lag")).to_have_text("3")
+    expect(page.get_by_test_id("value-rate")).to_have_text(re.compile(r"^[1-9][0-9.]*$"))
+    expect(page.get_by_test_id("value-health")).to_have_text("Warning")
+    cells = page.get_by_test_id("stats-rows").locator("tr").first.locator("th, td")
+    expect(cells).to_have_text(["temperature", "°C", "1,249", "606.55", "20.00", "1,230.00"])
+    eventually(lambda: page.evaluate(AVERAGES) != drawn, 60)
+    assert page.evaluate("window.sameDocument")
+
+
+def test_an_alert_is_pushed_onto_the_page(open_page, processing, site, eventually):
+    processing.process(a_reading())
+    old = processing.alert()
+    page = open_page()
+    expect(page.get_by_test_id("transport")).to_have_text("pushed as it happens")
+    rows = page.get_by_test_id("alert-row")
+    expect(rows).to_have_count(1)
+    page.evaluate("window.sameDocument = true")
+    # Only in the topic, not in the database: it cannot have been read.
+    producer = KafkaProducer(bootstrap_servers=site.bootstrap_servers)
+    sent = 100
+
+    def one_has_come() -> bool:
+        # The server reads from where the topic ended when it was reached, which may be after the first ones.
+        nonlocal sent
+        sent += 1
+        pushed = an_alert(sent, sensor_id="boiler", value=87.25, location="cellar").alert
+        producer.send(ALERTS_TOPIC, encode(pushed)).get(30)
+        return rows.count() > 1
+
+    eventually(one_has_come, 60)
+    producer.close()
+    newest = rows.first
+    assert newest.get_attribute("data-alert-id") != old
+    for text in ("High temperature", "87.25\u00a0°C", "above 30", "boiler", "cellar"):
+        expect(newest).to_contain_text(text)
+    assert page.evaluate("window.sameDocument")
+
+
+def test_without_push_the_page_reads(open_page, processing):
+    processing.process(a_reading())
+    page = open_page(push=False, expected="501")
+    expect(page.get_by_test_id("transport")).to_have_text("no push: read every 5 s")
+    expect(page.get_by_test_id("value-messages")).to_have_text("1")
+    processing.process(a_reading(), a_reading())
+    alert_id = processing.alert()
+    expect(page.get_by_test_id("value-messages")).to_have_text("3")
+    expect(page.locator(f"[data-alert-id='{alert_id}']")).to_be_visible()
+
+
+def test_zoom_survives_a_refresh(open_page, processing, eventually):
+    processing.process(*readings(), *readings(sensor_type="humidity", unit="percent", value=50.0))
+    page = open_page("/?minutes=5")
+    wait_for_charts(page)
+    box = page.get_by_test_id("chart-window").first.locator(".nsewdrag").first.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 60, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 62, steps=5)
+    page.mouse.up()
+    expect(page.get_by_test_id("zoom-reset")).to_be_visible()
+    # All time axes follow.
+    eventually(lambda: len(set(page.evaluate(TIME_RANGES))) == 1, 60)
+    ranges, drawn = page.evaluate(TIME_RANGES), page.evaluate(AVERAGES)
+    assert len(ranges) >= 3
+
+    processing.process(*readings(value=29.0))
+    eventually(lambda: page.evaluate(AVERAGES) != drawn, 60)
+    assert page.evaluate(TIME_RANGES) == ranges
+
+    page.get_by_test_id("zoom-reset").click()
+    eventually(lambda: not set(page.evaluate(TIME_RANGES)) & set(ranges), 60)
+    expect(page.get_by_test_id("zoom-reset")).to_be_hidden()
+
+
+# In which state it is -------------------------------------------------------------------------------------------------
+
+
+def test_each_state_is_told_in_words(open_page, processing):
+    processing.beat(bootstrap_servers="localhost:19092")
+    page = open_page()
+    word, text, command = (page.get_by_test_id(name) for name in ("state-word", "state-text", "producer-command"))
+    age, health, rate = (page.get_by_test_id(name) for name in ("state-age", "value-health", "value-rate"))
+    wait_for_state(page, "no_data")
+    expect(word).to_have_text("No data yet")
+    expect(text).to_have_text("No reading has been processed. Start a producer in another terminal:")
+    expect(command).to_have_text(f"python iot_producer.py --bootstrap-servers localhost:19092 --topic {TOPIC}")
+    expect(command).to_be_visible()
+    # Nothing is known of these, which is not the same as 0.
+    for figure in (rate, health, page.get_by_test_id("value-lag")):
+        expect(figure).to_have_text("–")
+
+    processing.process(a_reading())
+    wait_for_state(page, "live")
+    expect(word).to_have_text("Live")
+    expect(age).to_have_text(re.compile(r"^Last update [0-9]+ s ago\.$"))
+    expect(command).to_be_hidden()
+    expect(page).to_have_title("IoT sensors")
+
+    processing.process(a_reading(ago_s=7_500), ago_s=7_500)
+    wait_for_state(page, "stale")
+    expect(word).to_have_text("Stale")
+    expect(text).to_have_text("No new readings are arriving.")
+    expect(age).to_have_text("Nothing new for 2 h 5 min.")
+
+    processing.beat(failure="java.io.IOException: No space left on device")
+    wait_for_state(page, "failed")
+    expect(word).to_have_text("Failed")
+    expect(text).to_contain_text("Query windows is not running: java.io.IOException: No space left on device.")
+    expect(health).to_have_text("Critical")
+    expect(rate).to_have_text("–")
+    expect(page.get_by_test_id("value-active-sensors")).to_have_text("–")
+    expect(page).to_have_title("Failed – IoT sensors")
+
+    processing.process(a_reading())
+    wait_for_state(page, "live")
+    processing.beat(ago_s=60)
+    wait_for_state(page, "failed")
+    expect(text).to_contain_text("No sign of life from the processing for 6")
+
+
+def test_a_server_that_is_gone_is_told_and_found_again(open_page, processing, site, eventually):
+    processing.process(a_reading())
+    page = open_page(expected="net::ERR_")
+    wait_for_state(page, "live")
+    site.stop()
+    wait_for_state(page, "unreachable")
+    expect(page.get_by_test_id("state-word")).to_have_text("Server unreachable")
+    expect(page.get_by_test_id("state-text")).to_contain_text("server does not answer. The figures below are from")
+    expect(page.get_by_test_id("state-age")).to_contain_text("No answer for")
+    expect(page.get_by_test_id("value-messages")).to_have_text("1")
+    site.start(eventually)
+    processing.process(a_reading())
+    expect(page.get_by_test_id("value-messages")).to_have_text("2")
+    wait_for_state(page, "live")
+    expect(page.get_by_test_id("transport")).to_have_text("pushed as it happens")
+
+
+# What it makes of strange data ----------------------------------------------------------------------------------------
+
+
+def test_names_from_the_data_are_text(open_page, processing, eventually):
+    sensor, kind, place, unit = (HOSTILE.format(part) for part in ("sensor", "type", "location", "unit"))
+    names = {"sensor_id": sensor, "sensor_type": kind, "location": place, "unit": unit}
+    processing.process(*readings(**names), *readings())
+    processing.alert(type=f"HIGH_{kind}", **names)
+    # The server's policy would keep a handler from running; here the page alone has to.
+    page = open_page(bypass_csp=True)
+    wait_for_charts(page)
+    row = page.get_by_test_id("alert-row")
+    for text in (sensor, place, unit):
+        expect(row).to_contain_text(text)
+    page.get_by_test_id("latest-details").locator("summary").click()
+    cells = page.get_by_test_id("latest-table").locator("tbody tr", has_text=sensor).locator("th, td")
+    expect(cells.first).to_have_text(sensor)
+    expect(cells.nth(1)).to_have_text(kind)
+    expect(cells.nth(2)).to_have_text(place)
+    expect(page.get_by_test_id("stats-rows")).to_contain_text(kind)
+    page.get_by_test_id("filter-location").select_option(place)
+    page.get_by_test_id("filter-type").select_option(kind)
+    expect(page.get_by_test_id("panel")).to_have_count(1)
+    expect(page.get_by_test_id("panel")).to_contain_text(kind)
+    # Labels of Plotly's, which takes them for a small HTML: of the sensors, their types, and under the pointer.
+    expect(page.get_by_test_id("chart-latest")).to_contain_text("<img src=x")
+    dot = page.get_by_test_id("chart-latest").locator(".point").first
+    dot.scroll_into_view_if_needed()
+
+    def hover() -> bool:
+        # A chart that was just drawn anew has forgotten the pointer.
+        box = dot.bounding_box()
+        assert box
+        for beside in (3, 4):
+            page.mouse.move(box["x"] + beside, box["y"] + 4)
+        return sensor[:20] in (page.get_by_test_id("chart-latest").locator(".hoverlayer").text_content() or "")
+
+    eventually(hover, 60)
+    assert page.locator("main img, main script").count() == 0
+    assert page.evaluate("window.executed") is None
+
+
+# How it is used -------------------------------------------------------------------------------------------------------
+
+
+def test_a_paused_page_stands_still(open_page, processing):
+    processing.process(a_reading())
+    processing.alert()
+    page = open_page()
+    expect(page.get_by_test_id("alert-row")).to_have_count(1)
+    pause, messages = page.get_by_test_id("pause"), page.get_by_test_id("value-messages")
+    pause.click()
+    wait_for_state(page, "paused")
+    expect(pause).to_have_text("Resume")
+    processing.process(a_reading())
+    processing.alert()
+    processing.beat(failure="no space left")
+    # By then the page has the new figures too.
+    expect(page.get_by_test_id("state-text")).to_contain_text("Meanwhile: Failed. Query windows is not running")
+    expect(messages).to_have_text("1")
+    assert page.get_by_test_id("alert-row").count() == 1
+    pause.click()
+    expect(messages).to_have_text("2")
+    expect(page.get_by_test_id("alert-row")).to_have_count(2)
+    wait_for_state(page, "failed")
+
+
+def test_filters_narrow_what_is_shown(open_page, processing):
+    humidity = {"sensor_type": "humidity", "unit": "percent", "value": 50.0}
+    processing.process(
+        *readings(location="hall"), *readings(location="roof"), *readings(location="roof", sensor_id="h", **humidity)
+    )
+    processing.alert(location="hall")
+    on_roof = processing.alert(location="roof")
+    damp = processing.alert(type="HIGH_HUMIDITY", location="roof", **humidity)
+    page = open_page()
+    panels, stats = page.get_by_test_id("panel"), page.get_by_test_id("stats-rows").locator("tr")
+    rows = page.get_by_test_id("alert-row")
+    expect(panels).to_have_count(2)
+    expect(stats).to_have_count(2)
+    expect(rows).to_have_count(3)
+
+    with page.context.expect_event("request", lambda request: "location=roof" in request.url):
+        page.get_by_test_id("filter-location").select_option("roof")
+    expect(rows).to_have_count(2)
+    page.get_by_test_id("filter-type").select_option("humidity")
+    expect(panels).to_have_count(1)
+    expect(panels).to_have_attribute("data-sensor-type", "humidity")
+    expect(stats).to_have_count(1)
+    expect(rows).to_have_count(1)
+    expect(rows).to_have_attribute("data-alert-id", damp)
+    with page.context.expect_event("request", lambda request: "api/windows?" in request.url and "since" in request.url):
+        page.get_by_test_id("range-1440").check()
+    expect(page.get_by_test_id("csv")).to_have_attribute(
+        "href", "api/windows?minutes=1440&sensor_type=humidity&location=roof&format=csv"
+    )
+
+    page.reload()
+    expect(page.get_by_test_id("range-1440")).to_be_checked()
+    expect(page.get_by_test_id("filter-type")).to_have_value("humidity")
+    expect(rows).to_have_count(1)
+    page.get_by_test_id("filter-type").select_option("")
+    expect(rows).to_have_count(2)
+    expect(page.locator(f"[data-alert-id='{on_roof}']")).to_be_visible()
+
+
+def test_the_theme_follows_the_system_until_it_is_chosen(open_page, processing):
+    page = open_page(color_scheme="dark")
+    root, toggle = page.locator("html"), page.get_by_test_id("theme-toggle")
+    background = "getComputedStyle(document.body).backgroundColor"
+    expect(root).to_have_attribute("data-theme", "dark")
+    expect(toggle).to_have_attribute("aria-pressed", "true")
+    dark = page.evaluate(background)
+    toggle.click()
+    expect(root).to_have_attribute("data-theme", "light")
+    expect(toggle).to_have_attribute("aria-pressed", "false")
+    assert page.evaluate(background) != dark
+    page.reload()
+    expect(root).to_have_attribute("data-theme", "light")
+
+
+def test_every_control_is_reached_and_used_by_keyboard(open_page, processing):
+    processing.process(*readings())
+    processing.alert()
+    page = open_page()
+    wait_for_charts(page)
+    expect(page.get_by_test_id("alert-list")).to_be_visible()
+    focused = (
+        "((at) => at.dataset.testid ?? at.parentElement?.dataset.testid ?? at.textContent)(document.activeElement)"
+    )
+    reached = []
+    while len(reached) < 40 and (not reached or page.evaluate("document.activeElement !== document.body")):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate(focused))
+        if reached[-1] == "pause":
+            page.keyboard.press("Space")
+            wait_for_state(page, "paused")
+            page.keyboard.press("Enter")
+            wait_for_state(page, "live")
+        if reached[-1] == "range-15":
+            page.keyboard.press("ArrowLeft")
+            expect(page.get_by_test_id("range-5")).to_be_checked()
+        if reached[-1] == "latest-details":
+            page.keyboard.press("Enter")
+            expect(page.get_by_test_id("latest-table")).to_be_visible()
+    wanted = [
+        *("Skip to the figures", "Skip to the alerts", "link-api", "link-prometheus", "pause", "theme-toggle"),
+        *("filter-type", "filter-location", "range-15", "csv", "alert-list", "latest-details"),
+    ]
+    assert [name for name in reached if name in wanted] == wanted
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_nothing_is_wider_than_a_phone(open_page, processing, empty):
+    if empty:
+        processing.beat(bootstrap_servers=",".join(f"broker-{number}.example.org:9092" for number in range(5)))
+    else:
+        long = {"sensor_id": "s" * 120, "location": "l" * 120, "sensor_type": "t" * 120, "unit": "u" * 120}
+        processing.process(*readings(), *readings(**long))
+        processing.alert(**long, type="HIGH_" + "T" * 120)
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    wait_for_state(page, "no_data" if empty else "live")
+    if not empty:
+        wait_for_charts(page)
+        expect(page.get_by_test_id("alert-row")).to_have_count(1)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    edges = "(all) => all.map((one) => one.getBoundingClientRect()).filter((box) => box.width).map((box) => box.right)"
+    controls = page.locator(".controls button, select, fieldset, #csv, .card, .block, #banner").evaluate_all(edges)
+    assert len(controls) > 10
+    assert max(controls) <= 390
