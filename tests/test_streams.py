@@ -177,22 +177,14 @@ def test_catching_up_is_as_exact_as_living(spark, broker, topic, tmp_path):
     caught_up.require(wanted)
 
 
-def test_killed_five_times_at_random_moments(broker, topic, tmp_path):
+def test_killed_five_times_at_random_moments(broker, topic, tmp_path, eventually):
     chance = random.Random(3)
     checkpoint, results = tmp_path / "checkpoint", tmp_path / "results"
     results.touch()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "IOT_LOG_DIR": str(tmp_path / "log")}
     command = [sys.executable, str(ROOT / "tests" / "windows_runner.py"), broker.bootstrap_servers, topic]
-    messages = list(stream(40_000, seed=4, span_s=240, late=0.01))
-    done = threading.Event()
-
-    def feed() -> None:
-        for at in range(0, len(messages), 750):
-            write(broker.kafka, topic, iter(messages[at : at + 750]), at_once=150)
-            if done.wait(1.0):
-                return
-
-    feeder = threading.Thread(target=feed)
+    messages = list(stream(44_000, seed=4, span_s=240, late=0.01))
+    parts = [messages[at : at + 4_000] for at in range(0, len(messages), 4_000)]
 
     def processed() -> int:
         batches = {}
@@ -201,30 +193,28 @@ def test_killed_five_times_at_random_moments(broker, topic, tmp_path):
             batches[batch["batch"]] = batch["messages"] + batch["rejected"]
         return sum(batches.values())
 
-    feeder.start()
-    try:
-        for kill in range(6):
-            before = processed()
-            print(f"run {kill} begins with {before:,} messages processed")
-            with subprocess.Popen(
-                [*command, str(checkpoint), str(results)], env=environment, stdout=subprocess.PIPE, text=True
-            ) as process:
-                try:
-                    assert process.stdout
-                    assert process.stdout.readline() == "running\n"
-                    deadline_s = time.monotonic() + 90
-                    # Killed in the middle of whatever it does once it has got on a little; the last time it may finish.
-                    while processed() < (len(messages) if kill == 5 else before + 1):
-                        assert process.poll() is None
-                        assert time.monotonic() < deadline_s
-                        time.sleep(0.05)
-                    if kill < 5:
-                        time.sleep(chance.random())
-                finally:
+    written = 0
+    for kill in range(6):
+        write(broker.kafka, topic, iter(parts[2 * kill]), at_once=150)
+        written += len(parts[2 * kill])
+        with subprocess.Popen(
+            [*command, str(checkpoint), str(results)], env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                eventually(lambda: processed() >= written or process.poll() is not None, 120)  # noqa: B023  # called here
+                assert process.poll() is None
+                if kill < 5:
+                    # Killed at any moment of what it does with the next part.
+                    feeder = threading.Thread(
+                        target=write, args=(broker.kafka, topic, iter(parts[2 * kill + 1])), kwargs={"at_once": 150}
+                    )
+                    feeder.start()
+                    time.sleep(2 * chance.random())
                     process.kill()
-    finally:
-        done.set()
-        feeder.join()
+                    feeder.join()
+                    written += len(parts[2 * kill + 1])
+            finally:
+                process.kill()
     kept = Results()
     counts = {}
     for line in results.read_text().splitlines():
