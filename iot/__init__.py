@@ -1,11 +1,15 @@
 """The parts that the scripts share.
 
 ``settings``, ``console`` and ``lifecycle``: addresses and flags, what a terminal shows, how a script stops.
-``readings`` and ``alerts``: the schema and its validator, the rules. ``simulator``, ``replay``, ``injection``, ``pacing``,
-``sender`` and ``progress``: readings, and how they are sent. ``tally``: what a consumer counts.
-``kafka``, ``offsets`` and ``alert_feed``: how to reach Kafka, and readers without a group. ``broker`` and ``java``: the embedded
-Kafka, the Java runtime and the jars. ``spark``, ``streams``, ``digest``, ``spark_alerts``, ``rejected`` and ``checkpoints``: Spark's part.
-``processing``: Spark into the results database, kept alive. ``store`` with ``schema``, ``database``, ``merge``, ``fetch``,
-``history``, ``retention``, ``state`` and ``metrics``: the database and what it tells. ``web`` with ``server``, ``push``, ``reader``,
-``answers``, ``parameters``, ``access``, ``openapi`` and ``prometheus``: the page and the API.
+``readings`` and ``alerts``: the schema and its validator, the rules.
+``simulator``, ``replay``, ``injection``, ``pacing``, ``sender``, ``progress``: readings, and how they are sent.
+``tally``: what a consumer counts.
+``kafka``, ``offsets`` and ``alert_feed``: how to reach Kafka, and readers without a group.
+``broker`` and ``java``: the embedded Kafka, the Java runtime and the jars.
+``spark``, ``streams``, ``digest``, ``spark_alerts``, ``rejected``, ``checkpoints``: what Spark does.
+``processing``: Spark into the results database, kept alive.
+``store`` with ``schema``, ``database``, ``merge``, ``fetch``, ``history``, ``retention``, ``state``, ``metrics``:
+the database and what it tells.
+``web`` with ``server``, ``push``, ``reader``, ``answers``, ``parameters``, ``access``, ``openapi``, ``prometheus``:
+the page and the API.
 """
