@@ -40,7 +40,7 @@ def expected(messages: Messages, rules: Rules) -> dict[str, tuple[bytes, dict[st
     verdicts = decode_batch([message for message, _ in messages], [stamp_ms for _, stamp_ms in messages])
     for offset, reading in enumerate(verdicts):
         broken = alerts.broken_bound(reading, rules) if isinstance(reading, Reading) else None
-        if broken:
+        if broken and isinstance(reading, Reading):
             alert = alerts.make_alert(reading, *broken, alerts.alert_id("a-topic", 1, offset))
             found[alert.alert_id] = reading.sensor_id.encode(), json.loads(alerts.encode(alert))
     return found
