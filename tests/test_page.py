@@ -515,7 +515,8 @@ def test_every_control_is_reached_and_used_by_keyboard(open_page, processing):
         *("Skip to the figures", "Skip to the alerts", "link-api", "link-prometheus", "pause", "theme-toggle"),
         *("filter-type", "filter-location", "range-15", "csv", "alert-list", "latest-details"),
     ]
-    assert [name for name in reached if name in wanted] == wanted
+    # The details have a second place, for their table.
+    assert list(dict.fromkeys(name for name in reached if name in wanted)) == wanted
 
 
 @pytest.mark.parametrize("empty", [True, False])
