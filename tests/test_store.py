@@ -236,6 +236,7 @@ def test_windows_are_asked_for_by_end_type_and_location(store):
     assert [row.end_s for row in store.windows(NOW_S + 10.5, NOW_S + 29.9, "temperature")] == [NOW_S + 20]
     assert [row.end_s for row in store.windows(None, NOW_S + 30, None, "roof")] == ends_s
     assert store.windows(None, NOW_S + 30, "temperature", "roof") == []
+    assert [row.end_s for row in store.windows(limit=4)] == [NOW_S + 10, NOW_S + 10, NOW_S + 20, NOW_S + 20]
     assert [row.end_s - WINDOW_S for row in store.windows(NOW_S + 40)] == [NOW_S + 80, NOW_S + 90, NOW_S + 100]
 
 
