@@ -368,7 +368,9 @@ def test_a_server_that_is_gone_is_told_and_found_again(open_page, processing, si
 
 
 def test_names_from_the_data_are_text(open_page, processing, eventually):
-    sensor, kind, place, unit = (HOSTILE.format(part) for part in ("sensor", "type", "location", "unit"))
+    sensor, kind, place = (HOSTILE.format(part) for part in ("sensor", "type", "location"))
+    # Tags and fields that Plotly knows.
+    unit = "<b>unit</b>%{y}"
     names = {"sensor_id": sensor, "sensor_type": kind, "location": place, "unit": unit}
     processing.process(*readings(**names), *readings())
     processing.alert(type=f"HIGH_{kind}", **names)
@@ -399,7 +401,8 @@ def test_names_from_the_data_are_text(open_page, processing, eventually):
         assert box
         for beside in (3, 4):
             page.mouse.move(box["x"] + beside, box["y"] + 4)
-        return sensor[:20] in (page.get_by_test_id("chart-latest").locator(".hoverlayer").text_content() or "")
+        label = page.get_by_test_id("chart-latest").locator(".hoverlayer").text_content() or ""
+        return sensor[:20] in label and unit in label
 
     eventually(hover, 60)
     assert page.locator("main img, main script").count() == 0
@@ -421,8 +424,9 @@ def test_a_paused_page_stands_still(open_page, processing):
     processing.process(a_reading())
     processing.alert()
     processing.beat(failure="no space left")
-    # By then the page has the new figures too.
     expect(page.get_by_test_id("state-text")).to_contain_text("Meanwhile: Failed. Query windows is not running")
+    # By the next answer, what was pushed would long have been shown.
+    page.wait_for_event("response", lambda response: response.url.endswith("/api/metrics"))
     expect(messages).to_have_text("1")
     assert page.get_by_test_id("alert-row").count() == 1
     pause.click()
