@@ -90,24 +90,47 @@ UNBOUNDED = 10**9
 def harmless(rules: Rules) -> str:
     """A pattern of messages that raise no alert, whatever else may be wrong with them.
 
-    It knows the usual form: plain strings and numbers; type, value and unit once each, in this order, with any other
-    fields before, between and after. A reading in another form is as good, but has to be parsed.
+    It knows readings of plain strings and numbers that have type, value and unit once each, in this order: first as the
+    simulator writes them, for speed; then with spaces; then with any other fields before, between and after. A reading
+    in another form is as good, but has to be parsed.
     """
-    other = _field_except("sensor_type", "value", "unit")
+    forms = [_in_the_contracts_order(rules, ""), _in_the_contracts_order(rules, " "), _in_some_order(rules)]
+    return rf"\A\{{(?:{'|'.join(forms)})\}}\z"
+
+
+def _in_the_contracts_order(rules: Rules, space: str) -> str:
+    def field(name: str, pattern: str = PLAIN_STRING) -> str:
+        return f',{space}"{name}":{space}{pattern}'
+
+    before = field("sensor_id").removeprefix(f",{space}") + f",{space}"
+    rest = f"{field('timestamp')}(?:{field('quality')})?(?:{field('run_id')})?(?:{field('sequence', PLAIN_NUMBER)})?"
+    unwatched = field("location") + field("value", PLAIN_NUMBER) + field("unit") + rest
+    return _form(rules, space, before, field("location"), "", rest, unwatched)
+
+
+def _in_some_order(rules: Rules) -> str:
+    def field_except(*names: str) -> str:
+        return rf'"(?!(?:{"|".join(names)})")[^"\\]*": ?(?:{PLAIN_STRING}|{PLAIN_NUMBER}|null)'
+
+    other = field_except("sensor_type", "value", "unit")
     others = f"(?:, ?{other})*+"
-    watched = "|".join(sorted({re.escape(rule.sensor_type) for rule in rules.values()}))
-    cases = [f'(?!"(?:{watched})"){PLAIN_STRING}(?:, ?{_field_except("sensor_type")})*+']
+    return _form(rules, " ?", f"(?:{other}, ?)*+", others, others, others, f"(?:, ?{field_except('sensor_type')})*+")
+
+
+def _form(
+    rules: Rules, space: str, before: str, after_type: str, after_value: str, after_unit: str, after_unwatched: str
+) -> str:
+    """A pattern of readings, given the patterns of all the fields before and after those that the rules look at."""
+    cases = []
     for rule in rules.values():
         for units, subtract, divide in _spellings(rule):
-            in_bounds = f', ?"value": ?{_decimals(rule, subtract, divide)}{others}'
-            unit = f', ?"unit": ?"(?:{"|".join(re.escape(unit) for unit in units if unit is not None)})"{others}'
-            optional = "?" if None in units else ""
-            cases.append(f'"{re.escape(rule.sensor_type)}"{others}{in_bounds}(?:{unit}){optional}')
-    return rf'\A\{{(?:{other}, ?)*+"sensor_type": ?(?:{"|".join(cases)})\}}\z'
-
-
-def _field_except(*names: str) -> str:
-    return f'"(?!(?:{"|".join(names)})")[^"\\\\]*": ?(?:{PLAIN_STRING}|{PLAIN_NUMBER}|null)'
+            in_bounds = f',{space}"value":{space}{_decimals(rule, subtract, divide)}{after_value}'
+            names = "|".join(re.escape(unit) for unit in units if unit is not None)
+            unit = f'(?:,{space}"unit":{space}"(?:{names})"{after_unit}){"?" if None in units else ""}'
+            cases.append(f'{re.escape(rule.sensor_type)}"{after_type}{in_bounds}{unit}')
+    watched = "|".join(sorted({re.escape(rule.sensor_type) for rule in rules.values()}))
+    cases.append(rf'(?!(?:{watched})")[^"\\]*"{after_unwatched}')
+    return f'{before}"sensor_type":{space}"(?:{"|".join(cases)})'
 
 
 def _spellings(rule: Rule) -> Iterator[tuple[list[str | None], float, float]]:
@@ -150,13 +173,17 @@ def _whole_numbers(first: int, last: int) -> list[str]:
 
 # The others, judged ---------------------------------------------------------------------------------------------------
 
-# Strings and numbers of JSON. A number before a colon is none: left alone, the parser refuses it.
-STRING = r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
-NUMBER = r"(-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+)(?![ \t\r\n]*+:)"
+# Each string is closed, and no escape in it is half a surrogate pair, which the parser would let pass. Only in such a
+# text can strings be looked for in linear time: after one that is not closed, each quote would be tried.
+CLOSED_STRINGS = (
+    r'(?s)\A(?:[^"\\]+|"(?:[^"\\]+|\\[^u]|\\u(?![dD][89a-fA-F])|'
+    r'\\u[dD][89abAB][0-9a-fA-F]{2}\\u(?=[dD][c-fC-F]))*+")*+\z'
+)
+STRING = r'"([^"\\]*(?:\\.[^"\\]*)*+)"'
+# A number before a colon is none: left alone, the parser refuses it.
+NUMBER = r"(?<![-+.0-9eE])(-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+)(?![ \t\r\n]*+:)"
 # No field has a name that long, and the parser refuses names that are far longer.
 LONG_NAME = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}){1000,}+"(?=[ \t\r\n]*+:)'
-# The parser would let half a surrogate pair pass.
-PAIRED_SURROGATES = r"(?s)\A(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB]..\\u(?=[dD][c-fC-F]))*+\z"
 PARSER = {
     "allowSingleQuotes": "false",
     "allowNonNumericNumbers": "false",
@@ -181,7 +208,7 @@ def _marked(text: Column) -> Column:
     from pyspark.sql import functions as f
 
     marked = f.regexp_replace(text, f"(?s){LONG_NAME}|{STRING}|{NUMBER}", '"$2:$1"')
-    return f.when(f.is_valid_utf8(text) & text.rlike(PAIRED_SURROGATES), marked)
+    return f.when(f.is_valid_utf8(text) & text.rlike(CLOSED_STRINGS), marked)
 
 
 def _is_one_object(marked: str) -> Column:
@@ -256,18 +283,15 @@ def _broken_bound(rules: Rules) -> Column:
     """The ``type`` of the alert and the ``threshold``, null for a reading that breaks no rule."""
     from pyspark.sql import functions as f
 
-    found: Column | None = None
+    found = []
     for rule in rules.values():
         watched = (f.col("sensor_type") == rule.sensor_type) & (f.col("unit") == rule.unit)
         for side, bound in (("HIGH", rule.max), ("LOW", rule.min)):
-            if bound is None:
-                continue
-            beyond = f.col("value") > bound if side == "HIGH" else f.col("value") < bound
-            what = f.struct(
-                f.lit(f"{side}_{rule.sensor_type.upper()}").alias("type"), f.lit(float(bound)).alias("threshold")
-            )
-            found = (f if found is None else found).when(watched & beyond, what)
-    return f.lit(None).cast("struct<type: string, threshold: double>") if found is None else found
+            if bound is not None:
+                beyond = f.col("value") > bound if side == "HIGH" else f.col("value") < bound
+                name = f.lit(f"{side}_{rule.sensor_type.upper()}").alias("type")
+                found.append(f.when(watched & beyond, f.struct(name, f.lit(float(bound)).alias("threshold"))))
+    return f.coalesce(*found)
 
 
 def _time_us(text: Column, zone: str) -> Column:
