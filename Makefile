@@ -6,13 +6,14 @@ ARGS ?=
 RUN = .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.installed ## make .venv, install what is pinned, fetch the jars of Kafka and Spark (once)
 	@$(RUN) -m iot.java
+	@$(RUN) -m iot.class_data
 
 demo: setup ## everything in one terminal: broker, sensors, dashboard
 	@$(RUN) iot_streaming_app.py --demo $(ARGS)
@@ -29,12 +30,20 @@ format: .venv/.installed ## format the code
 	@$(RUN) -m ruff check --fix
 	@$(RUN) -m ruff format
 
+# Pins stay as they are where they can; ARGS="--upgrade" renews what requirements*.txt leaves open.
+LOCK = $(RUN) -m uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
+  --custom-compile-command "make lock" $(ARGS)
+
+lock: .venv/.installed ## write anew what is installed, with checksums, from requirements*.txt
+	$(LOCK) requirements.txt --output-file requirements.lock
+	$(LOCK) requirements-dev.txt --constraints requirements.lock --output-file requirements-dev.lock
+
 clean: ## remove .venv and the tools' caches; data and fetched jars stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.installed: requirements.txt requirements-dev.txt | .venv/bin/python
-	$(RUN) -m pip install --disable-pip-version-check -r requirements-dev.txt
+.venv/.installed: requirements-dev.lock | .venv/bin/python
+	$(RUN) -m pip install --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
 .venv/bin/python:

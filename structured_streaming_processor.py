@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ from iot.alert_feed import AlertFeed, Delivered
 from iot.alerts import DEFAULT_RULES
 from iot.broker import ensure_topics, topic_id
 from iot.checkpoints import Identity, Notes
-from iot.digest import Context, Report
+from iot.digest import Report
 from iot.kafka import require_broker
 from iot.lifecycle import StopSignal
 from iot.offsets import Offsets, end_offsets, start_offsets
@@ -44,6 +45,15 @@ LOOK_EVERY_S = 0.2
 LAST_ALERTS_S = 2.0
 
 
+Key = tuple[datetime, str, str]
+"""Of a window: its end, sensor type, and location (empty where windows are over all)."""
+
+
+def newest_first(key: Key) -> tuple[float, tuple[str, str]]:
+    end, *names = key
+    return -end.timestamp(), (names[0], names[1])
+
+
 class Board:
     """What the terminal shows: the newest windows in a table, totals above it; alerts scroll."""
 
@@ -52,7 +62,7 @@ class Board:
         self._rows = rows
         self._by_location = by_location
         self._lock = threading.Lock()
-        self._windows: dict[tuple[datetime, str, str], dict[str, Any]] = {}
+        self._windows: dict[Key, dict[str, Any]] = {}
         self._changed = False
         self.batches = self.messages = self.rejected = self.late = self.latest_by_us = self.alerts = 0
 
@@ -66,7 +76,7 @@ class Board:
             self.latest_by_us = max(self.latest_by_us, report.latest_by_us)
             for row in rows.to_pylist():
                 self._windows[row["end"], row["sensor_type"], row["location"] or ""] = row
-            for key in sorted(self._windows, reverse=True)[self._rows :]:
+            for key in sorted(self._windows, key=newest_first)[self._rows :]:
                 del self._windows[key]
             self._changed = True
 
@@ -104,7 +114,7 @@ class Board:
         head = f"{'window':<19} {'sensor type':<16}{place}{'count':>10}{'avg':>12}{'min':>12}{'max':>12}  unit"
         lines = [head]
         last_end = None
-        for end, sensor_type, location in sorted(self._windows, key=lambda key: (-key[0].timestamp(), key[1:])):
+        for end, sensor_type, location in sorted(self._windows, key=newest_first):
             row = self._windows[end, sensor_type, location]
             begin = end - timedelta(seconds=WINDOW_S)
             label = f"{begin.astimezone():%H:%M:%S}–{end.astimezone():%H:%M:%S}" if end != last_end else ""
@@ -127,8 +137,7 @@ def start_queries(
 
     def keep(batch_id: int, rows: pa.Table, report: Report) -> None:
         board.add(rows, report)
-        before = of_windows.contexts.get(batch_id, Context())
-        of_windows.contexts = {batch_id: before, batch_id + 1: report.context()}
+        of_windows.contexts = checkpoints.contexts_after(of_windows.contexts, batch_id, report)
         checkpoints.write_notes(windows_checkpoint, of_windows)
 
     micro_batch = {"availableNow": True} if args.available_now else {"processingTime": args.trigger}
@@ -208,7 +217,12 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
                 feed = AlertFeed(kafka, args.topic, board.alert)
                 feed.start(end_offsets(kafka, ALERTS_TOPIC))
                 begun_s = time.monotonic()
-                queries = start_queries(spark, args, kafka, notes, board)
+                try:
+                    queries = start_queries(spark, args, kafka, notes, board)
+                except UserError:
+                    raise
+                except Exception as error:
+                    raise UserError(f"the queries do not start: {spark_session.explain(error)}") from error
                 try:
                     watch(spark, queries, feed, board, stop)
                 finally:
@@ -222,6 +236,13 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
             if feed:
                 feed.close()
             spark.stop()
+
+
+def interval(text: str) -> str:
+    """argparse type: an interval of Spark's."""
+    if not re.fullmatch(r"\d+(\.\d+)? ?(milliseconds?|ms|seconds?|s|minutes?|hours?)", text.strip()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no interval; for example '500 milliseconds' or '10 seconds'")
+    return text.strip()
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -246,7 +267,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--available-now", action="store_true", help="process what is there, then stop")
     parser.add_argument(
-        "--trigger", metavar="INTERVAL", default=TRIGGER, help="at most one batch per interval, as Spark writes them"
+        "--trigger",
+        metavar="INTERVAL",
+        type=interval,
+        default=TRIGGER,
+        help="at most one batch per interval, as Spark writes them",
     )
     parser.add_argument("--by-location", action="store_true", help="windows by sensor type and location")
     parser.add_argument("--rows", metavar="N", type=settings.positive_int, default=20, help="rows of the table")

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from iot import settings
+from iot.class_data import jvm_flags
 from iot.java import class_path, java_executable, read_lock
 from iot.kafka import kafka_python_config, quiet_kafka_python, require_broker
 from iot.lifecycle import StopSignal, spawn
@@ -37,6 +38,7 @@ PORT = 9092
 TOPICS = (READINGS_TOPIC, ALERTS_TOPIC, REJECTED_TOPIC)
 START_S = 60.0
 STOP_S = 30.0
+BROKERS_DEFAULT = -1
 # Of a broker whose parent was killed, the last trace is gone after this.
 LET_GO_S = 3.0
 
@@ -246,7 +248,8 @@ class Broker:
         self._write_properties(properties | {"log.dirs": new.name})
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # A JVM this short-lived starts faster without its best compiler and collector.
-        command = [*java[:1], "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *java[1:], "kafka.tools.StorageTool"]
+        command = [*java[:1], "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *jvm_flags("kafka"), *java[1:]]
+        command += ["kafka.tools.StorageTool"]
         command += ["format", "--standalone", "--config", "server.properties", f"--cluster-id={cluster_id}"]
         with open(self.log, "wb") as log:
             process = spawn(command, cwd=self.data_dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -260,7 +263,7 @@ class Broker:
 
     def _launch(self, java: list[str]) -> None:
         assert self._lock
-        command = [java[0], *JVM_FLAGS, "-Dlog4j2.configurationFile=log4j2.properties", *java[1:]]
+        command = [java[0], *JVM_FLAGS, *jvm_flags("kafka"), "-Dlog4j2.configurationFile=log4j2.properties", *java[1:]]
         with open(self.log, "ab") as log:
             self._process = spawn(
                 [*command, "kafka.Kafka", "server.properties"],
@@ -311,8 +314,10 @@ def _telling_line(log: Path) -> str:
 # Topics and groups of any Kafka --------------------------------------------------------------------------------------
 
 
-def ensure_topics(kafka: Kafka, topics: Iterable[str] = TOPICS, replication_factor: int = 1) -> list[str]:
+def ensure_topics(kafka: Kafka, topics: Iterable[str] = TOPICS) -> list[str]:
     """Make the missing ones among these topics as the contract says, and wait until they can be used.
+
+    They are replicated as the environment's IOT_REPLICATION_FACTOR says, or else as Kafka itself has it by default.
 
     Returns:
         Warnings, a line for each difference of a topic that was there before; it is left as it is.
@@ -331,7 +336,7 @@ def ensure_topics(kafka: Kafka, topics: Iterable[str] = TOPICS, replication_fact
                     continue
                 wanted = {
                     "num_partitions": PARTITIONS,
-                    "replication_factor": replication_factor,
+                    "replication_factor": int(os.environ.get("IOT_REPLICATION_FACTOR") or BROKERS_DEFAULT),
                     "configs": topic_settings(name),
                 }
                 # Another script may make the same topic at this moment.

@@ -9,11 +9,13 @@ from typing import IO
 
 import msgspec
 
-from iot.digest import Context
+from iot.digest import Context, Report
 from iot.settings import UserError, reason
 
 CHECKPOINT_ROOT = Path("/tmp")
 NOTES = "iot-notes.json"
+# After a power cut Spark may have to do more than its last batch again.
+KEPT_CONTEXTS = 8
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -42,6 +44,17 @@ class Notes(msgspec.Struct):
     contexts: dict[int, Context] = {}
     state_id: str = ""
     """Ties a checkpoint to the database that has its results."""
+
+
+def contexts_after(known: dict[int, Context], batch_id: int, report: Report) -> dict[int, Context]:
+    """The contexts to keep with a batch: of the one after it, of itself and of some before, should they come again.
+
+    Args:
+        known: the contexts kept with the batch before; none where this is the first.
+    """
+    first = batch_id + 2 - KEPT_CONTEXTS
+    before = {number: context for number, context in known.items() if first <= number <= batch_id}
+    return {batch_id: Context()} | before | {batch_id + 1: report.context()}
 
 
 def read_notes(checkpoint: Path) -> Notes | None:

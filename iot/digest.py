@@ -435,7 +435,8 @@ def _admit(names: pa.ChunkedArray, arrived_ms: Array, known: list[str], most: in
     encoded = names.combine_chunks().dictionary_encode()
     distinct, indices = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
     position = {name: number for number, name in enumerate(known)}
-    new = [number for number, name in enumerate(distinct) if name not in position]
+    # One that is called so already shares the row of those that come too late.
+    new = [number for number, name in enumerate(distinct) if name not in position and name != OTHER]
     if new:
         first_ms = np.full(len(distinct), np.iinfo(np.int64).max)
         np.minimum.at(first_ms, indices, arrived_ms)

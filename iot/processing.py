@@ -23,7 +23,7 @@ from iot import spark as spark_session
 from iot import spark_alerts, streams
 from iot.alert_feed import AlertFeed, Delivered
 from iot.alerts import Rules
-from iot.checkpoints import Identity, Notes, read_notes, start_afresh, write_notes
+from iot.checkpoints import Identity, Notes, contexts_after, read_notes, start_afresh, write_notes
 from iot.digest import Report
 from iot.offsets import EndOffsets, Offsets, end_offsets
 from iot.rejected import RejectedWriter
@@ -199,7 +199,7 @@ class Processing:
         topic = streams.read_topic(self._spark, self._kafka, self._topic, self._start_offsets)
 
         def keep(batch_id: int, rows: pa.Table, report: Report) -> None:
-            contexts = {batch_id: known.get(batch_id, report.context()), batch_id + 1: report.context()}
+            contexts = contexts_after(known, batch_id, report)
             try:
                 # Its name will do for an id: checkpoint and database begin and end together.
                 self._store.keep_batch("windows", batch_id, rows, report, contexts, self._rules, time.time())

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from iot import settings
-from iot.java import find_java, jars, read_lock
+from iot.class_data import jvm_flags
+from iot.java import class_path, find_java, jars, read_lock
 from iot.settings import UserError, reason
 
 if TYPE_CHECKING:
@@ -117,21 +118,35 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
         console = log.with_suffix(".out").open("wb")
     except OSError as error:
         raise UserError(f"cannot write {log}: {reason(error)}; IOT_LOG_DIR names another place") from error
-    builder = (
-        builder.master(master)
-        .config("spark.jars", ",".join(map(str, jars("spark"))))
-        .config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile={log4j.as_uri()}")
-    )
+    options = [f"-Dlog4j2.configurationFile={log4j.as_uri()}", *jvm_flags("spark")]
+    builder = builder.master(master).config("spark.driver.extraJavaOptions", " ".join(options))
+    # On the class path of the JVM itself their classes can come from the archive.
+    builder = builder.config("spark.driver.extraClassPath", class_path("spark"))
+    if not local:
+        builder = builder.config("spark.jars", ",".join(map(str, jars("spark"))))
     try:
         with console, ThreadPoolExecutor(1) as other_thread:
             # In the main thread Spark would take Ctrl-C for itself.
             session = other_thread.submit(_launch, builder, console).result()
     except Exception as error:
-        last = _last_line(log.with_suffix(".out"))
-        raise UserError(f"Spark does not start with --master {master}: {explain(error)}{last}; see {log}") from error
+        said = log.with_suffix(".out").read_text(errors="replace")
+        raise UserError(f"Spark does not start with --master {master}: {explain(error, said)}; see {log}") from error
     if not local:
         _ship_package(session)
     return _checked(session, wanted)
+
+
+def end(session: SparkSession) -> None:
+    """Stop Spark and the JVM that ``start`` launched, and wait until that is gone."""
+    from pyspark import SparkContext
+
+    session.stop()
+    gateway: Any = SparkContext._gateway
+    gateway.shutdown()
+    if process := getattr(gateway, "proc", None):
+        process.stdin.close()
+        process.wait(60)
+    SparkContext._gateway = SparkContext._jvm = None
 
 
 def _checked(session: SparkSession, wanted: str) -> SparkSession:
@@ -162,11 +177,6 @@ def _launch(builder: Any, console: IO[bytes]) -> SparkSession:
     return session
 
 
-def _last_line(file: Path) -> str:
-    lines = [line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip()]
-    return f" ({lines[-1][:200]})" if lines else ""
-
-
 def _ship_package(session: SparkSession) -> None:
     """Executors on other machines get this package; what it depends on has to be installed there."""
     with tempfile.TemporaryDirectory() as folder:
@@ -184,7 +194,14 @@ def slots(session: SparkSession) -> int:
 
 # What Spark says, and what it means for who runs the script.
 KNOWN = (
-    (r"OutOfMemoryError|Java heap space|GC overhead", "Spark ran out of memory: more, 4 GB, with IOT_DRIVER_MEMORY=4g"),
+    (
+        r"OutOfMemoryError|Java heap space|GC overhead|memory \d+ must be at least",
+        "Spark has too little memory: more, 4 GB, with IOT_DRIVER_MEMORY=4g",
+    ),
+    (
+        r"SSL (key|trust)store|(Ssl|Sasl)AuthenticationException|JAAS",
+        "Kafka does not let Spark in: check --kafka-config, and that this machine has the files that it names",
+    ),
     (
         r"(?s)KAFKA_DATA_LOSS|data may have been lost|OffsetOutOfRange|offset(s)? .*out of range|was changed from \d+",
         "messages that were not read yet have expired in Kafka, or the topic was made anew: "
@@ -201,14 +218,20 @@ KNOWN = (
     (r"(?i)Sasl|authenticat|authoriz", "Kafka refuses this client: check --kafka-config"),
     (r"ModuleNotFoundError: No module named '([\w.]+)'",
      "a Python worker lacks a module: pip install -r requirements.txt, on every machine of the cluster"),
-    (r"Could not parse Master URL|INVALID_MASTER", "that is no Spark master; for example local[8] or spark://HOST:7077"),
-    (r"All masters are unresponsive|Failed to connect to master", "that Spark master does not answer"),
+    (r"(Invalid|Error).* heap size|must be specified as", "IOT_DRIVER_MEMORY is no size of memory; for example 4g"),
+    (r"Could not parse Master URL|INVALID_MASTER|Master must either", "that is no Spark master; for example local[8] or spark://HOST:7077"),
+    (r"All masters are unresponsive|Failed to connect to master|on a stopped SparkContext",
+     "that Spark master does not answer"),
 )  # fmt: skip
 
 
-def explain(error: BaseException) -> str:
-    """One line for an error of Spark's: what it means and the cure where that is known, and Spark's own words."""
-    text = str(error)
+def explain(error: BaseException, said: str = "") -> str:
+    """One line for an error of Spark's: what it means and the cure where that is known, and Spark's own words.
+
+    Args:
+        said: what Spark's JVM has printed, where it ended before it could tell more.
+    """
+    text = f"{error}\n{said}"
     own = _own_words(text) or type(error).__name__
     for pattern, meaning in KNOWN:
         if re.search(pattern, text):
@@ -218,7 +241,8 @@ def explain(error: BaseException) -> str:
 
 def _own_words(text: str) -> str:
     """The innermost cause that a Java stack trace names, without the trace; at most 300 characters."""
-    causes = re.findall(r"^(?:Caused by: )?((?:[\w$]+\.)+[\w$]*(?:Exception|Error)(?:: .*)?)$", text, re.MULTILINE)
+    before = r"(?:Caused by: |: |Exception in thread \"[^\"]*\" )?"
+    causes = re.findall(rf"^{before}((?:[\w$]+\.)+[\w$]*(?:Exception|Error)(?:: .*)?)$", text, re.MULTILINE)
     words = causes[-1] if causes else next((line for line in text.splitlines() if line.strip()), "")
     words = re.sub(r"^(?:[\w$]+\.)+", "", " ".join(words.split()))
     return words if len(words) <= 300 else words[:300] + "…"

@@ -125,7 +125,7 @@ class Store:
         Args:
             changed: the windows by location that the batch changed, as they are now; with the columns ``end``,
                 ``sensor_type``, ``location``, ``unit``, ``count``, ``total``, ``min`` and ``max``.
-            contexts: of this batch and of the one after it.
+            contexts: see ``iot.checkpoints.contexts_after``.
             rules: say which of the latest readings are in alert.
 
         Returns:

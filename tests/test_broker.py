@@ -93,9 +93,10 @@ def test_existing_topics_stay_and_differences_are_told(broker):
     admin.close()
 
 
-def test_a_topic_that_cannot_be_made_is_one_line(broker):
+def test_a_topic_that_cannot_be_made_is_one_line(broker, monkeypatch):
+    monkeypatch.setenv("IOT_REPLICATION_FACTOR", "3")
     with pytest.raises(UserError, match=r"^cannot make the topics too-many at localhost:\d+: InvalidReplicationFactor"):
-        ensure_topics(broker.kafka, ["too-many"], replication_factor=3)
+        ensure_topics(broker.kafka, ["too-many"])
 
 
 def test_restarted_it_still_has_its_data(tmp_path):

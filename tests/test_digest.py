@@ -261,3 +261,13 @@ def test_sums_that_overflow_are_infinite_and_nothing_else_breaks():
     assert rows[0]["total"] == float("inf")
     assert rows[0]["count"] == 3
     assert report.totals["temperature"].max == 1.7e308
+
+
+def test_a_type_called_other_shares_the_row_of_those_beyond_the_limit():
+    names = [OTHER, *(f"type {number}" for number in range(MAX_TYPES + 5)), OTHER]
+    sent = [Sent(0, BASE_MS + n, reading(BASE_US, n, sensor_type=name)) for n, name in enumerate(names)]
+    rows, report = run(sent)
+    assert report.totals[OTHER].count == 7
+    assert len(report.totals) == MAX_TYPES + 1
+    assert sum(row["count"] for row in rows if row["sensor_type"] == OTHER) == 7
+    assert OTHER not in report.sensor_types

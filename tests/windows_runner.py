@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from iot import checkpoints, offsets, spark, streams
 from iot.checkpoints import Identity, Notes
-from iot.digest import Context, Report
+from iot.digest import Report
 from iot.settings import Kafka
 
 
@@ -37,7 +37,7 @@ def main(bootstrap_servers: str, topic: str, checkpoint: str, results: str) -> N
         }  # fmt: skip
         with open(results, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        notes.contexts = {batch_id: notes.contexts.get(batch_id, Context()), batch_id + 1: report.context()}
+        notes.contexts = checkpoints.contexts_after(notes.contexts, batch_id, report)
         checkpoints.write_notes(Path(checkpoint), notes)
 
     topic_frame = streams.read_topic(session, kafka, topic, notes.start)
