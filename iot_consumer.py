@@ -25,12 +25,12 @@ from kafka.errors import AuthorizationError, InconsistentGroupProtocolError, Kaf
 
 from iot import alerts, console, settings
 from iot.alerts import DEFAULT_RULES, Rules
-from iot.broker import ensure_topics
 from iot.kafka import kafka_python_config, quiet_kafka_python, require_broker
 from iot.lifecycle import StopSignal
 from iot.readings import Rejected, decode_batch
 from iot.settings import UserError, reason
 from iot.tally import MAX_TYPES, Tally
+from iot.topics import ensure_topics
 
 GROUP = "iot-consumer"
 MAX_POLL_RECORDS = 10_000

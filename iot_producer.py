@@ -21,7 +21,6 @@ from threading import Thread
 from types import TracebackType
 
 from iot import console, settings
-from iot.broker import TOPICS, ensure_topics
 from iot.console import StatusLine
 from iot.injection import Batch, Injector, Source
 from iot.kafka import require_broker
@@ -32,6 +31,7 @@ from iot.replay import Recording, Replay, read_recording
 from iot.sender import CLIENTS, Sender, make_sender
 from iot.settings import UserError
 from iot.simulator import Fleet
+from iot.topics import TOPICS, ensure_topics
 
 SENSORS = 10
 MAX_SENSORS = 1_000_000

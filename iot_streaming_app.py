@@ -26,13 +26,14 @@ from typing import TYPE_CHECKING
 from iot import access, alerts, checkpoints, processing, settings, web
 from iot import spark as spark_session
 from iot.alerts import DEFAULT_RULES
-from iot.broker import Broker, ensure_topics, topic_id
+from iot.broker import Broker
 from iot.checkpoints import Identity
 from iot.kafka import require_broker
 from iot.lifecycle import StopSignal, spawn
 from iot.offsets import start_offsets
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError
 from iot.store import DATABASE_URL, Store
+from iot.topics import ensure_topics, topic_id
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -24,7 +24,6 @@ from iot import alerts, checkpoints, console, settings, spark_alerts, streams
 from iot import spark as spark_session
 from iot.alert_feed import AlertFeed, Delivered
 from iot.alerts import DEFAULT_RULES
-from iot.broker import ensure_topics, topic_id
 from iot.checkpoints import Identity, Notes
 from iot.digest import Report
 from iot.kafka import require_broker
@@ -32,6 +31,7 @@ from iot.lifecycle import StopSignal
 from iot.offsets import Offsets, end_offsets, start_offsets
 from iot.rejected import RejectedWriter
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, SLIDE_S, WATERMARK_S, WINDOW_S, UserError
+from iot.topics import ensure_topics, topic_id
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.harness import in_turns, some_kafka
 from iot import settings
 from iot.alerts import DEFAULT_RULES
-from iot.broker import ensure_topics
 from iot.console import StatusLine
 from iot.sender import make_sender
 from iot.settings import Kafka, UserError
 from iot.simulator import Fleet
 from iot.tally import Tally
+from iot.topics import ensure_topics
 from iot_consumer import MAX_POLL_RECORDS, POLL_WAIT_MS, Group, Watch, consume, make_consumer
 
 SENSORS = 50

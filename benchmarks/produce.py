@@ -23,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.harness import in_turns, some_kafka
 from iot import settings
-from iot.broker import ensure_topics
 from iot.console import StatusLine
 from iot.injection import Injector
 from iot.sender import CLIENTS, DEFAULT_MAX_IN_FLIGHT, Record, Sender, make_sender
 from iot.settings import Kafka, UserError
 from iot.simulator import Fleet
+from iot.topics import ensure_topics
 from iot_producer import MAX_BATCH
 
 SENSORS = 50

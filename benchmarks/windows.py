@@ -26,12 +26,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from iot import settings, streams
 from iot import spark as spark_session
-from iot.broker import Broker, ensure_topics, find_free_port
+from iot.broker import Broker, find_free_port
 from iot.kafka import require_broker
 from iot.rejected import RejectedWriter
 from iot.sender import make_sender
 from iot.settings import PARTITIONS, REJECTED_TOPIC, Kafka, UserError
 from iot.simulator import Fleet
+from iot.topics import ensure_topics
 
 SENSORS = 1_000
 BATCH = 2_000

@@ -2,10 +2,11 @@
 
 ``settings``, ``console`` and ``lifecycle``: addresses and flags, what a terminal shows, how a script stops.
 ``readings`` and ``alerts``: the schema and its validator, the rules.
-``simulator``, ``replay``, ``injection``, ``pacing``, ``sender``, ``progress``: readings, and how they are sent.
+``simulator``, ``replay``, ``injection``, ``pacing``, ``sender``, ``marks``, ``progress``: readings sent.
 ``tally``: what a consumer counts.
 ``kafka``, ``offsets`` and ``alert_feed``: how to reach Kafka, and readers without a group.
-``broker`` and ``java``: the embedded Kafka, the Java runtime and the jars.
+``broker`` with ``java`` and ``class_data``: the embedded Kafka, the Java runtime and the jars, and faster starts.
+``topics`` and ``tables``: the topics of any Kafka, and what it holds.
 ``spark``, ``streams``, ``digest``, ``spark_alerts``, ``rejected``, ``checkpoints``: what Spark does.
 ``processing``: Spark into the results database, kept alive.
 ``store`` with ``schema``, ``database``, ``merge``, ``fetch``, ``history``, ``retention``, ``state``, ``metrics``:

@@ -21,31 +21,24 @@ import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from iot import settings
 from iot.class_data import jvm_flags
 from iot.java import class_path, java_executable, read_lock
-from iot.kafka import kafka_python_config, quiet_kafka_python, require_broker
+from iot.kafka import require_broker
 from iot.lifecycle import StopSignal, spawn
-from iot.settings import ALERTS_TOPIC, PARTITIONS, READINGS_TOPIC, REJECTED_TOPIC, Kafka, UserError, reason
+from iot.settings import Kafka, UserError, reason
+from iot.tables import groups_table, topics_table
+from iot.topics import TOPICS, ensure_topics, make_admin, say
 
 PORT = 9092
-TOPICS = (READINGS_TOPIC, ALERTS_TOPIC, REJECTED_TOPIC)
 START_S = 60.0
 STOP_S = 30.0
-BROKERS_DEFAULT = -1
 # Of a broker whose parent was killed, the last trace is gone after this.
 LET_GO_S = 3.0
-
-# Kafka's timestamp of a record is the broker's clock, never a producer's.
-TOPIC_SETTINGS = {"message.timestamp.type": "LogAppendTime"}
-# A rejected message is kept as it came, and its headers come on top of what the topic of readings lets in.
-REJECTED_SETTINGS = {"max.message.bytes": str(2 * 1024 * 1024)}
 
 JVM_FLAGS = ["-Xmx512m", "-Dfile.encoding=UTF-8", "-Djava.awt.headless=true"]
 # All that the broker says goes to its standard output, which is the log file: so do the last words of a dying JVM.
@@ -293,7 +286,7 @@ class Broker:
         with contextlib.suppress(OSError, KafkaError):
             # kafka-python backs off after a refused connection, so the port is tried first.
             socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            with _admin(self.kafka) as admin:
+            with make_admin(self.kafka) as admin:
                 return bool(admin.describe_cluster()["brokers"])
         return False
 
@@ -309,209 +302,6 @@ def _telling_line(log: Path) -> str:
     # The exception is on the line after.
     told = lines[at : at + 1] + [line for line in lines[at + 1 : at + 2] if not line.startswith("[")]
     return " ".join(" ".join(told).split())[:400] or "nothing"
-
-
-# Topics and groups of any Kafka --------------------------------------------------------------------------------------
-
-
-def ensure_topics(kafka: Kafka, topics: Iterable[str] = TOPICS) -> list[str]:
-    """Make the missing ones among these topics as the contract says, and wait until they can be used.
-
-    They are replicated as the environment's IOT_REPLICATION_FACTOR says, or else as Kafka itself has it by default.
-
-    Returns:
-        Warnings, a line for each difference of a topic that was there before; it is left as it is.
-
-    Raises:
-        UserError: Kafka refuses to make a topic, or cannot be reached.
-    """
-    from kafka.errors import KafkaError, TopicAlreadyExistsError
-
-    names = list(topics)
-    try:
-        with _admin(kafka) as admin:
-            existing = set(admin.list_topics())
-            for name in names:
-                if name in existing:
-                    continue
-                wanted = {
-                    "num_partitions": PARTITIONS,
-                    "replication_factor": int(os.environ.get("IOT_REPLICATION_FACTOR") or BROKERS_DEFAULT),
-                    "configs": topic_settings(name),
-                }
-                # Another script may make the same topic at this moment.
-                with contextlib.suppress(TopicAlreadyExistsError):
-                    admin.create_topics({name: wanted})
-            admin.wait_for_topics(names)
-            return _differences(admin, [name for name in names if name in existing])
-    except KafkaError as error:
-        raise UserError(
-            f"cannot make the topics {', '.join(names)} at {kafka.bootstrap_servers}: {_say(error)}"
-        ) from error
-
-
-def topic_id(kafka: Kafka, topic: str) -> str:
-    """Kafka's id of a topic: made anew, a topic of the same name has another.
-
-    Raises:
-        UserError: Kafka cannot be reached, or there is no such topic.
-    """
-    from kafka.errors import KafkaError
-
-    try:
-        with _admin(kafka) as admin:
-            told = admin.describe_topics([topic])[0]
-    except KafkaError as error:
-        raise UserError(f"cannot ask Kafka at {kafka.bootstrap_servers} about {topic}: {_say(error)}") from error
-    if told["error_code"]:
-        raise UserError(f"Kafka at {kafka.bootstrap_servers} has no topic {topic}")
-    return str(told["topic_id"])
-
-
-def topic_settings(name: str) -> dict[str, str]:
-    """What the contract sets on a topic of that name."""
-    return TOPIC_SETTINGS | (REJECTED_SETTINGS if name == REJECTED_TOPIC else {})
-
-
-def _differences(admin: Any, names: list[str]) -> list[str]:
-    """A line for each difference from the contract; a Kafka that does not let its settings be read has none there."""
-    from kafka.errors import KafkaError
-
-    if not names:
-        return []
-    lines = []
-    for topic in admin.describe_topics(names):
-        if len(topic["partitions"]) != PARTITIONS:
-            lines.append(f"topic {topic['name']} has {len(topic['partitions'])} partitions, not {PARTITIONS}")
-    with contextlib.suppress(KafkaError):
-        for name, found in _topic_configs(admin, names, "all").items():
-            for key, wanted in topic_settings(name).items():
-                if found.get(key, wanted) != wanted:
-                    lines.append(f"topic {name} has {key}={found[key]}, not {wanted}")
-    return lines
-
-
-def _topic_configs(admin: Any, names: list[str], which: str) -> dict[str, dict[str, str]]:
-    """The settings of topics: all, or those ``modified``."""
-    from kafka.admin import ConfigResource, ConfigResourceType
-
-    asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
-    told = admin.describe_configs(asked, config_filter=which).get("topic", {})
-    return {name: {key: entry["value"] for key, entry in told.get(name, {}).items()} for name in names}
-
-
-def _admin(kafka: Kafka) -> Any:
-    from kafka import KafkaAdminClient
-
-    quiet_kafka_python()
-    return KafkaAdminClient(**kafka_python_config(kafka) | {"bootstrap_timeout_ms": 8000, "request_timeout_ms": 10000})
-
-
-def _say(error: BaseException) -> str:
-    return f"{type(error).__name__.removesuffix('Error')}: {reason(error)}"
-
-
-def topics_table(kafka: Kafka) -> Table:
-    """A row per partition of each topic: its offsets, how many messages lie between, and the topic's own settings.
-
-    Raises:
-        KafkaError: Kafka does not answer.
-    """
-    from kafka import TopicPartition
-    from kafka.admin import OffsetSpec
-
-    table = _table("Topic", "Partition>", "First offset>", "End offset>", "Messages>", "Settings")
-    with _admin(kafka) as admin:
-        topics = sorted((t for t in admin.describe_topics() if not t["is_internal"]), key=lambda topic: topic["name"])
-        partitions = {
-            topic["name"]: [TopicPartition(topic["name"], i) for i in range(len(topic["partitions"]))]
-            for topic in topics
-        }
-        every = [partition for of_topic in partitions.values() for partition in of_topic]
-        first = admin.list_partition_offsets(dict.fromkeys(every, OffsetSpec.EARLIEST)) if every else {}
-        end = admin.list_partition_offsets(dict.fromkeys(every, OffsetSpec.LATEST)) if every else {}
-        configs = _topic_configs(admin, list(partitions), "modified") if every else {}
-    for name, of_topic in partitions.items():
-        # Settings beside the partitions, one on each row as far as they go, the others on the last.
-        told = [f"{key}={value}" for key, value in sorted(configs[name].items())]
-        for row, partition in enumerate(of_topic):
-            begin_offset, end_offset = first[partition].offset, end[partition].offset
-            beside = told[row : row + 1] if row < len(of_topic) - 1 else told[row:]
-            table.add_row(
-                name if row == 0 else "",
-                str(partition.partition),
-                f"{begin_offset:,}",
-                f"{end_offset:,}",
-                f"{end_offset - begin_offset:,}",
-                ", ".join(beside),
-            )
-        total = sum(end[partition].offset - first[partition].offset for partition in of_topic)
-        table.add_row("", "all", "", "", f"{total:,}", "", end_section=True)
-    return table
-
-
-def groups_table(kafka: Kafka) -> Table:
-    """A row per consumer group and partition: who reads it, what is committed, and how far that is behind the end.
-
-    Raises:
-        KafkaError: Kafka does not answer.
-    """
-    from kafka import TopicPartition
-    from kafka.admin import OffsetSpec
-
-    table = _table("Group", "State", "Member", "Topic", "Partition>", "Committed>", "End offset>", "Lag>")
-    with _admin(kafka) as admin:
-        states = {group["group_id"]: group.get("group_state", "") for group in admin.list_groups()}
-        described = admin.describe_groups(list(states)) if states else {}
-        committed = admin.list_group_offsets(list(states)) if states else {}
-        topics = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
-        readers = {group: _readers(described.get(group, {}), TopicPartition) for group in states}
-        every = {
-            partition
-            for group in states
-            for partition in committed.get(group, {}) | readers[group]
-            if partition.partition < topics.get(partition.topic, 0)
-        }
-        end = admin.list_partition_offsets(dict.fromkeys(every, OffsetSpec.LATEST)) if every else {}
-    for group in sorted(states):
-        rows = sorted(committed.get(group, {}).keys() | readers[group].keys())
-        head = [group, states[group]]
-        for partition in rows:
-            offset = committed.get(group, {}).get(partition)
-            at = offset.offset if offset and offset.offset >= 0 else None
-            until = end[partition].offset if partition in end else None
-            table.add_row(
-                *head,
-                readers[group].get(partition, ""),
-                partition.topic,
-                str(partition.partition),
-                "-" if at is None else f"{at:,}",
-                "-" if until is None else f"{until:,}",
-                "-" if at is None or until is None else f"{until - at:,}",
-            )
-            head = ["", ""]
-        if not rows:
-            table.add_row(*head)
-        table.add_section()
-    return table
-
-
-def _readers(group: dict[str, Any], make_partition: Any) -> dict[Any, str]:
-    """Which member of a group has which partition; none where the group's protocol does not say."""
-    return {
-        make_partition(assigned["topic"], number): member["client_id"] + member["client_host"]
-        for member in group.get("members", [])
-        for assigned in (member.get("member_assignment") or {}).get("assigned_partitions", [])
-        for number in assigned["partitions"]
-    }
-
-
-def _table(*columns: str) -> Table:
-    """A table with these columns; ``>`` at the end of a name: numbers, aligned to the right."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
-    return table
 
 
 # The command ---------------------------------------------------------------------------------------------------------
@@ -570,7 +360,7 @@ def show(command: str, kafka: Kafka) -> int:
     try:
         table = topics_table(kafka) if command == "topics" else groups_table(kafka)
     except KafkaError as error:
-        raise UserError(f"Kafka at {kafka.bootstrap_servers} does not tell its {command}: {_say(error)}") from error
+        raise UserError(f"Kafka at {kafka.bootstrap_servers} does not tell its {command}: {say(error)}") from error
     if not table.row_count:
         print(f"No {command} at {kafka.bootstrap_servers}.")
         return 0

@@ -11,9 +11,12 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypedDict, cast
 
 from iot.kafka import START_S, confluent_config, kafka_python_config, quiet_kafka_python
+from iot.marks import Mark
 from iot.settings import Kafka, UserError, reason
 
 CLIENTS = ("kafka-python", "confluent-kafka")
@@ -30,6 +33,12 @@ class Record(TypedDict):
 
     key: bytes
     value: bytes
+
+
+class MarkedRecord(Record, total=False):
+    """A record whose end is followed: ``callback`` is what the sender's ``mark`` made, for this record alone."""
+
+    callback: Mark
 
 
 class Sender(ABC):
@@ -62,8 +71,15 @@ class Sender(ABC):
             UserError: the client cannot go on.
         """
 
-    def poll(self) -> None:  # noqa: B027  # a client may have nothing to do here
-        """Let the client report what was acknowledged or failed; call this now and then while not sending."""
+    def mark(self, on_end: Callable[[bool], None]) -> Mark:
+        """What follows one record: put it into the record as ``callback``, and let go of it after ``send``."""
+        return Mark(on_end, None)
+
+    def poll(self, wait_s: float = 0) -> None:  # noqa: B027  # a client may have nothing to do here
+        """Let the client report what was acknowledged or failed; call this now and then while not sending.
+
+        A client that has a thread of its own for that returns at once, another waits at most so long for something.
+        """
 
     @abstractmethod
     def flush(self, timeout_s: float) -> int:
@@ -169,12 +185,17 @@ class KafkaPythonSender(Sender):
                     future = self._producer.send(self._topic, record["value"], record["key"])
                     future.add_callback(self._on_acknowledged)
                     future.add_errback(self._on_failed)
+                    if mark := cast(MarkedRecord, record).get("callback"):
+                        future.add_callback(partial(mark, None))
+                        future.add_errback(partial(mark, about=None))
                     break
                 except KafkaTimeoutError:
                     if stop.is_set():
                         return number
                 except KafkaError as error:
                     self._on_failed(error)
+                    if mark := cast(MarkedRecord, record).get("callback"):
+                        mark.end(False)
                     break
         return len(records)
 
@@ -254,14 +275,21 @@ class ConfluentSender(Sender):
                 self.failed += len(part) - queued
             sent += len(part)
             if queued < len(part):
-                refusals = [record.pop("_error") for record in part if "_error" in record]
-                self.last_error = refusals[0].str()
+                refused = [record for record in part if "_error" in record]
+                self.last_error = refused[0]["_error"].str()
+                for record in refused:
+                    del record["_error"]
+                    if mark := record.get("callback"):
+                        mark.end(False)
             self.poll()
             if self._fatal:
                 raise UserError(f"confluent-kafka cannot go on: {self._fatal}")
             if sent < len(records) and stop.wait(ROOM_S):
                 break
         return sent
+
+    def mark(self, on_end: Callable[[bool], None]) -> Mark:
+        return Mark(on_end, self._on_delivery)
 
     def poll(self, wait_s: float = 0) -> None:
         from confluent_kafka import KafkaException

@@ -11,7 +11,8 @@ import pytest
 
 from iot import settings
 from iot import spark as spark_session
-from iot.broker import Broker, ensure_topics, find_free_port
+from iot.broker import Broker, find_free_port
+from iot.topics import ensure_topics
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -11,8 +11,9 @@ import pytest
 
 from iot.alert_feed import AlertFeed, Delivered
 from iot.alerts import Alert, encode
-from iot.broker import Broker, ensure_topics
+from iot.broker import Broker
 from iot.sender import make_sender
+from iot.topics import ensure_topics
 
 pytestmark = pytest.mark.integration
 

@@ -16,8 +16,9 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource
 
-from iot.broker import TOPICS, Broker, ensure_topics, find_free_port
+from iot.broker import Broker, find_free_port
 from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, UserError
+from iot.topics import TOPICS, ensure_topics
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[1]

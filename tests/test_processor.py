@@ -18,8 +18,9 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
 import structured_streaming_processor as processor
-from iot.broker import Broker, ensure_topics, find_free_port
+from iot.broker import Broker, find_free_port
 from iot.readings import Message, encode, format_timestamp
+from iot.topics import ensure_topics
 from tests.test_streams import stream, write
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

@@ -18,13 +18,14 @@ import pytest
 from kafka import KafkaAdminClient
 
 import iot_producer
-from iot.broker import TOPICS, Broker, find_free_port
+from iot.broker import Broker, find_free_port
 from iot.injection import Injector
 from iot.pacing import Schedule, WallClock
 from iot.progress import Tally
 from iot.readings import Reading, Rejected, decode
 from iot.sender import CLIENTS, Record, Sender
 from iot.simulator import Fleet
+from iot.topics import TOPICS
 from iot_producer import limit_of, parse_args, send_share
 from tests.test_sender import read_back
 

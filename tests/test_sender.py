@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from functools import partial
+from typing import cast
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from iot.broker import find_free_port
-from iot.sender import CLIENTS, Record, make_sender
+from iot.sender import CLIENTS, MarkedRecord, Record, make_sender
 from iot.settings import Kafka, UserError
 
 STOP = threading.Event()
@@ -127,6 +129,28 @@ def test_a_message_that_kafka_refuses_is_counted_as_failed(client, broker, topic
     sender.close()
     assert (sender.accepted, sender.acknowledged, sender.failed) == (3, 2, 1)
     assert sender.last_error
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_mark_tells_once_how_its_record_ended(client, broker, topic):
+    sender = make_sender(client, broker.kafka, topic)
+    ends: list[tuple[int, bool]] = []
+
+    def note(number: int, acknowledged: bool) -> None:
+        ends.append((number, acknowledged))
+
+    sent = cast("list[MarkedRecord]", records(1_001))
+    sent[500]["value"] = b"x" * 1_048_500
+    for number in range(0, 1_001, 10):
+        sent[number]["callback"] = sender.mark(partial(note, number))
+    assert sender.send(cast("list[Record]", sent), STOP) == 1_001
+    for number in range(0, 1_001, 10):
+        del sent[number]["callback"]
+    assert sender.flush(30) == 0
+    sender.close()
+    assert sorted(ends) == [(number, number != 500) for number in range(0, 1_001, 10)]
+    assert (sender.acknowledged, sender.failed) == (1_000, 1)
 
 
 @pytest.mark.integration

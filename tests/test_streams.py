@@ -17,12 +17,12 @@ import pyarrow as pa
 import pytest
 
 from iot import streams
-from iot.broker import ensure_topics
 from iot.digest import Report
 from iot.offsets import start_offsets
 from iot.readings import Message, encode, format_timestamp
 from iot.rejected import RejectedWriter
 from iot.sender import Record, make_sender
+from iot.topics import ensure_topics
 from tests import reference
 from tests.reference import Window
 from tests.test_readings import CASES, bytes_of

@@ -1,0 +1,87 @@
+"""CPU and memory of some processes, and CPU of the whole machine, over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+import msgspec
+import psutil
+
+
+class Sample(msgspec.Struct):
+    """One moment of a test; CPU since the one before: 100 % is one core of the client, all cores of the machine."""
+
+    at_s: float
+    acknowledged: int
+    cpu_pct: float
+    machine_cpu_pct: float
+    memory_mb: float
+
+
+class Usage:
+    """Looks at processes, again and again, from the moment it is made."""
+
+    def __init__(self, pids: Iterable[int], now_s: float) -> None:
+        self._processes = []
+        for pid in pids:
+            with suppress(psutil.Error):
+                self._processes.append(psutil.Process(pid))
+        self._cpu_s = dict.fromkeys(self._processes, 0.0)
+        self._begun_s = self._looked_s = now_s
+        self._begun_cpu_s = self._looked_cpu_s = self._used_s()[0]
+        self._machine = self._begun_machine = _machine_times()
+        self.memory_peak_mb = 0.0
+        self.samples: list[Sample] = []
+
+    def look(self, acknowledged: int, now_s: float) -> None:
+        """Take a sample; two within a hundredth of a second are one."""
+        took_s = now_s - self._looked_s
+        if took_s < 0.01:
+            return
+        cpu_s, memory_mb = self._used_s()
+        machine = _machine_times()
+        self.memory_peak_mb = max(self.memory_peak_mb, memory_mb)
+        sample = Sample(
+            round(now_s - self._begun_s, 3),
+            acknowledged,
+            round(100 * (cpu_s - self._looked_cpu_s) / took_s, 1),
+            _busy_pct(self._machine, machine),
+            round(memory_mb, 1),
+        )
+        self.samples.append(sample)
+        self._looked_s, self._looked_cpu_s, self._machine = now_s, cpu_s, machine
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds of the processes from the beginning to the last look."""
+        return self._looked_cpu_s - self._begun_cpu_s
+
+    @property
+    def machine_cpu_pct(self) -> float:
+        """Of the whole machine, from the beginning to the last look; 100 is all its cores."""
+        return _busy_pct(self._begun_machine, self._machine)
+
+    def _used_s(self) -> tuple[float, float]:
+        """CPU seconds so far and memory in MB; of a process that has ended, what it had used when last looked at."""
+        memory_bytes = 0
+        for process in self._processes:
+            with suppress(psutil.Error):
+                with process.oneshot():
+                    times = process.cpu_times()
+                    memory_bytes += process.memory_info().rss
+                self._cpu_s[process] = times.user + times.system
+        return sum(self._cpu_s.values()), memory_bytes / 2**20
+
+
+def _machine_times() -> tuple[float, float]:
+    """Seconds of all cores together: in all, and idle."""
+    times = psutil.cpu_times()
+    # A guest's time is in user and nice already.
+    total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+    return total, times.idle + getattr(times, "iowait", 0.0)
+
+
+def _busy_pct(before: tuple[float, float], after: tuple[float, float]) -> float:
+    total_s, idle_s = after[0] - before[0], after[1] - before[1]
+    return round(100 * (1 - idle_s / total_s), 1) if total_s > 0 else 0.0
