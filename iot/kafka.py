@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import ssl
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +17,95 @@ from iot.settings import Kafka, UserError, reason
 
 # No client waits longer for a broker when it starts.
 START_S = 6.0
+# Nor for the reason why one that is there does not answer.
+REFUSAL_S = 1.5
+
+# name="…", name='…' or name=word, as Java reads them.
+_JAAS_OPTION = re.compile(r"""([\w.]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^\s"';]+))""")
 
 
 def require_broker(kafka: Kafka, timeout_s: float = START_S) -> None:
     """Return once a broker answers.
 
     Raises:
-        UserError: none did within ``timeout_s``; the text names the address and how to start the embedded broker.
+        UserError: none did within ``timeout_s``; the text names the address and how to start the embedded broker, or
+            says why a broker refuses this client.
     """
     from kafka import KafkaAdminClient
     from kafka.errors import KafkaError
 
     quiet_kafka_python()
     timeout_ms = int(timeout_s * 1000)
+    config = kafka_python_config(kafka) | {"bootstrap_timeout_ms": timeout_ms, "request_timeout_ms": timeout_ms}
     try:
-        config = kafka_python_config(kafka) | {"bootstrap_timeout_ms": timeout_ms, "request_timeout_ms": timeout_ms}
+        if tls := config.get("ssl_context"):
+            # A broker that does not listen yet may do so in time.
+            with suppress(ConnectionRefusedError):
+                _connect(kafka, timeout_s, tls)
         KafkaAdminClient(**config).close()
     except (KafkaError, OSError, ValueError) as error:
-        if "uth" in type(error).__name__ or isinstance(error, ssl.SSLError):
-            raise UserError(f"Kafka at {kafka.bootstrap_servers} refuses this client: {reason(error)}") from error
-        raise UserError(
-            f"no Kafka broker answers at {kafka.bootstrap_servers}; "
-            f"start the embedded one in another terminal: python -m iot.broker{_port_flag(kafka)}"
-        ) from error
+        raise UserError(_why_no_broker(kafka)) from error
+
+
+def _why_no_broker(kafka: Kafka) -> str:
+    listens = ""
+    with suppress(OSError):
+        _connect(kafka, REFUSAL_S)
+        if refusal := _refusal(kafka):
+            return f"Kafka at {kafka.bootstrap_servers} refuses this client: {refusal}; check --kafka-config"
+        listens = ", though something listens there (with other security than --kafka-config says?)"
+    return (
+        f"no Kafka broker answers at {kafka.bootstrap_servers}{listens}; "
+        f"start the embedded one in another terminal: python -m iot.broker{_port_flag(kafka)}"
+    )
+
+
+def _connect(kafka: Kafka, timeout_s: float, tls: ssl.SSLContext | None = None) -> None:
+    """Connect to one of the servers, and shake hands for TLS, for which kafka-python would wait without end.
+
+    Raises:
+        OSError: none lets us.
+    """
+    addresses = kafka.bootstrap_servers.split(",")
+    failures = []
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        host = host.strip("[]")
+        try:
+            with socket.create_connection((host, int(port)), timeout_s / len(addresses)) as connection:
+                if tls:
+                    tls.wrap_socket(connection, server_hostname=host).close()
+                return
+        except OSError as error:
+            failures.append(error)
+    raise failures[-1]
+
+
+def _refusal(kafka: Kafka) -> str:
+    """Why a broker does not let this client in, in librdkafka's words: kafka-python tries again, and does not say.
+
+    Empty where it is not refused.
+
+    Raises:
+        UserError: a property cannot be used.
+    """
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    told: list[KafkaError] = []
+    try:
+        client = AdminClient(confluent_config(kafka) | {"error_cb": told.append, "log_level": 0})
+    except KafkaException as error:
+        raise UserError(f"--kafka-config cannot be used: {error.args[0].str()}") from error
+    deadline_s = time.monotonic() + REFUSAL_S
+    while time.monotonic() < deadline_s:
+        client.poll(0.05)
+        for trouble in told:
+            if trouble.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) or "handshake" in trouble.str():
+                # Without the broker's address before it, and librdkafka's state after it.
+                text = re.sub(r"^\w+://\S+: |\s*\(after \d+ms in state [^)]*\)", "", trouble.str())
+                return " ".join(text.split())
+    return ""
 
 
 def _port_flag(kafka: Kafka) -> str:
@@ -60,7 +129,7 @@ def kafka_python_config(kafka: Kafka) -> dict[str, Any]:
     config: dict[str, Any] = {"bootstrap_servers": kafka.bootstrap_servers.split(",")}
     if protocol := given.get("security.protocol"):
         config["security_protocol"] = protocol.upper()
-    if mechanism := given.get("sasl.mechanism"):
+    if mechanism := _mechanism(given):
         user, password = _credentials(given)
         config |= {"sasl_mechanism": mechanism, "sasl_plain_username": user, "sasl_plain_password": password}
     if client_id := given.get("client.id"):
@@ -80,7 +149,7 @@ def confluent_config(kafka: Kafka) -> dict[str, Any]:
     config: dict[str, Any] = {"bootstrap.servers": kafka.bootstrap_servers}
     if protocol := given.get("security.protocol"):
         config["security.protocol"] = protocol.lower()
-    if mechanism := given.get("sasl.mechanism"):
+    if mechanism := _mechanism(given):
         user, password = _credentials(given)
         config |= {"sasl.mechanism": mechanism, "sasl.username": user, "sasl.password": password}
     if client_id := given.get("client.id"):
@@ -101,14 +170,21 @@ def confluent_config(kafka: Kafka) -> dict[str, Any]:
     return config
 
 
+def _mechanism(given: dict[str, str]) -> str | None:
+    mechanism = given.get("sasl.mechanism")
+    if not mechanism and given.get("security.protocol", "").upper().startswith("SASL"):
+        raise UserError("sasl.mechanism is missing in --kafka-config (PLAIN and SCRAM are supported)")
+    return mechanism
+
+
 def _credentials(given: dict[str, str]) -> tuple[str, str]:
     """User and password from ``sasl.jaas.config``, which is where Kafka's own tools keep them."""
-    jaas = given.get("sasl.jaas.config", "")
-    found = dict(re.findall(r'(username|password)\s*=\s*"((?:[^"\\]|\\.)*)"', jaas))
-    if len(found) < 2:
+    found = {}
+    for name, *texts in _JAAS_OPTION.findall(given.get("sasl.jaas.config", "")):
+        found[name] = re.sub(r"\\(.)", r"\1", "".join(texts))
+    if not {"username", "password"} <= found.keys():
         raise UserError('sasl.jaas.config needs username="…" and password="…" (PLAIN and SCRAM are supported)')
-    unescaped = {name: re.sub(r"\\(.)", r"\1", text) for name, text in found.items()}
-    return unescaped["username"], unescaped["password"]
+    return found["username"], found["password"]
 
 
 def _only_pem(given: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
@@ -10,13 +11,12 @@ from iot.broker import find_free_port
 from iot.kafka import confluent_config, kafka_python_config, require_broker
 from iot.settings import Kafka, UserError
 
-SASL = {
-    "security.protocol": "SASL_PLAINTEXT",
+SASL_USER = {
     "sasl.mechanism": "SCRAM-SHA-256",
     "sasl.jaas.config": 'org.apache.kafka.common.security.scram.ScramLoginModule required username="me" '
     'password="a \\"quoted\\" one";',
-    "client.id": "tester",
 }
+SASL = SASL_USER | {"security.protocol": "SASL_PLAINTEXT", "client.id": "tester"}
 
 
 def test_properties_reach_both_clients():
@@ -37,6 +37,23 @@ def test_properties_reach_both_clients():
         "sasl.password": 'a "quoted" one',
         "client.id": "tester",
     }
+
+
+@pytest.mark.parametrize(
+    ("jaas", "password"),
+    [
+        ('required username="me" password="a b";', "a b"),
+        ("required username='me' password='a \"b\"';", 'a "b"'),
+        ("required username=me password=ab;", "ab"),
+        ('required password = "a\\\\b" username = "me" ;', "a\\b"),
+        ('required username="me" password="username=\'you\'";', "username='you'"),
+        ('required username="me" password="";', ""),
+    ],
+)
+def test_credentials_are_read_as_java_reads_them(jaas, password):
+    given = {"sasl.mechanism": "PLAIN", "sasl.jaas.config": f"org.apache.kafka.PlainLoginModule {jaas}"}
+    config = confluent_config(Kafka("a:1", given))
+    assert (config["sasl.username"], config["sasl.password"]) == ("me", password)
 
 
 def test_pem_stores_reach_librdkafka():
@@ -60,6 +77,7 @@ def test_pem_stores_reach_librdkafka():
     [
         ({"security.protocol": "SSL", "ssl.truststore.location": "ca.jks"}, "only PEM serves all clients"),
         ({"sasl.mechanism": "PLAIN", "sasl.jaas.config": 'required username="me";'}, "sasl.jaas.config needs username"),
+        ({"security.protocol": "SASL_SSL"}, "sasl.mechanism is missing"),
     ],
 )
 def test_properties_that_cannot_be_used_are_one_line(config, given, says):
@@ -76,6 +94,19 @@ def test_a_trust_store_that_is_not_there():
 
 def test_secrets_are_not_shown():
     assert "quoted" not in repr(Kafka("a:1", SASL))
+
+
+@pytest.mark.parametrize(
+    "given", [{"security.protocol": "SASL_SLL"} | SASL_USER, {"security.protocol": "SASL_SSL"} | SASL_USER]
+)
+def test_something_that_is_no_such_broker(given):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        kafka = Kafka(f"localhost:{other.getsockname()[1]}", given)
+        with pytest.raises(UserError) as raised:
+            require_broker(kafka, 0.5)
+    assert "--kafka-config" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "quoted" not in str(raised.value)
 
 
 def test_no_broker_is_told_in_time():
