@@ -13,36 +13,21 @@ import argparse
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import backlog
+from benchmarks.harness import some_kafka
 from iot import settings, streams
 from iot import spark as spark_session
-from iot.broker import Broker, find_free_port
-from iot.kafka import require_broker
 from iot.rejected import RejectedWriter
-from iot.sender import make_sender
 from iot.settings import PARTITIONS, REJECTED_TOPIC, Kafka, UserError
-from iot.simulator import Fleet
-from iot.topics import ensure_topics
 
-SENSORS = 1_000
-BATCH = 2_000
-# Event time goes by this much faster than the clock while the topic is filled: ten minutes in all.
-SPAN_S = 600
-MALFORMED_EVERY = 1_000
-FIELDS = (
-    "sensor_id string, sensor_type string, location string, value double, unit string, timestamp timestamp, "
-    "quality string, run_id string, sequence long"
-)
 STATE = "spark.sql.streaming.stateStore.providerClass"
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
 BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
@@ -54,41 +39,17 @@ OTHER_SETTINGS = {
 }
 
 
-def fill(kafka: Kafka, topic: str, messages: int) -> None:
-    """Readings of a fleet, of the last ten minutes, and a malformed message now and then."""
-    ensure_topics(kafka, [topic, REJECTED_TOPIC])
-    fleet, stop = Fleet(SENSORS, 1, "benchmark"), threading.Event()
-    sender = make_sender("confluent-kafka", kafka, topic)
-    end_us = time.time_ns() // 1000
-    times_us = end_us - SPAN_S * 1_000_000 + np.arange(messages) * (SPAN_S * 1_000_000) // messages
-    for at in range(0, messages, BATCH):
-        records = fleet.records(times_us[at : at + BATCH])
-        for record in records[::MALFORMED_EVERY]:
-            record["value"] = record["value"][:-9]
-        sender.send(records, stop)
-    if sender.flush(120) or sender.failed:
-        raise UserError(f"the topic could not be filled: {sender.last_error}")
-    sender.close()
-
-
 class Runs:
     """The things to measure, each a call that processes the whole topic once."""
 
     def __init__(self, spark: Any, kafka: Kafka, topic: str, messages: int) -> None:
         self._spark, self._kafka, self._topic, self._messages = spark, kafka, topic, messages
 
-    def _batch(self) -> Any:
-        source = self._spark.read.format("kafka").options(**streams.kafka_options(self._kafka))
-        return source.option("subscribe", self._topic).option("startingOffsets", "earliest").load()
-
     def read(self) -> None:
-        self._batch().select("value").write.format("noop").mode("overwrite").save()
+        backlog.read(self._spark, self._kafka, self._topic).write.format("noop").mode("overwrite").save()
 
     def from_json(self) -> None:
-        from pyspark.sql import functions as f
-
-        parsed = self._batch().select(f.from_json(f.col("value").cast("string"), FIELDS).alias("r")).select("r.*")
-        parsed.write.format("noop").mode("overwrite").save()
+        backlog.from_json(self._spark, self._kafka, self._topic)
 
     def windows(self) -> None:
         counted = [0]
@@ -158,16 +119,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         with ExitStack() as stack:
-            if args.bootstrap_servers:
-                kafka = Kafka(args.bootstrap_servers)
-                require_broker(kafka)
-            else:
-                print("starting a broker …", flush=True)
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="iot-benchmark-"))
-                kafka = stack.enter_context(Broker(find_free_port(), Path(folder))).kafka
+            kafka = stack.enter_context(some_kafka(args.bootstrap_servers))
             topic = f"benchmark-{time.time_ns()}"
             print(f"writing {args.messages:,} readings …", flush=True)
-            fill(kafka, topic, args.messages)
+            backlog.fill(kafka, topic, args.messages)
             spark = spark_session.start("benchmark-windows", args.master)
             stack.callback(spark.stop)
             runs = Runs(spark, kafka, topic, args.messages)

@@ -1,0 +1,59 @@
+"""A topic full of readings, and what it takes Spark to read it, and to read and ``from_json`` it: the bare limits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from iot import streams
+from iot.sender import make_sender
+from iot.settings import REJECTED_TOPIC, Kafka, UserError
+from iot.simulator import Fleet
+from iot.topics import ensure_topics
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+SENSORS = 1_000
+BATCH = 2_000
+# Event time goes by this much faster than the clock while the topic is filled: ten minutes in all.
+SPAN_S = 600
+MALFORMED_EVERY = 1_000
+FIELDS = (
+    "sensor_id string, sensor_type string, location string, value double, unit string, timestamp timestamp, "
+    "quality string, run_id string, sequence long"
+)
+
+
+def fill(kafka: Kafka, topic: str, messages: int) -> None:
+    """Readings of a fleet, of the last ten minutes, and a malformed message now and then."""
+    ensure_topics(kafka, [topic, REJECTED_TOPIC])
+    fleet, stop = Fleet(SENSORS, 1, "benchmark"), threading.Event()
+    sender = make_sender("confluent-kafka", kafka, topic)
+    end_us = time.time_ns() // 1000
+    times_us = end_us - SPAN_S * 1_000_000 + np.arange(messages) * (SPAN_S * 1_000_000) // messages
+    for at in range(0, messages, BATCH):
+        records = fleet.records(times_us[at : at + BATCH])
+        for record in records[::MALFORMED_EVERY]:
+            record["value"] = record["value"][:-9]
+        sender.send(records, stop)
+    if sender.flush(120) or sender.failed:
+        raise UserError(f"the topic could not be filled: {sender.last_error}")
+    sender.close()
+
+
+def read(spark: SparkSession, kafka: Kafka, topic: str) -> DataFrame:
+    """The messages of the whole topic."""
+    source = spark.read.format("kafka").options(**streams.kafka_options(kafka))
+    return source.option("subscribe", topic).option("startingOffsets", "earliest").load().select("value")
+
+
+def from_json(spark: SparkSession, kafka: Kafka, topic: str) -> None:
+    """Read the whole topic and parse it as Spark users usually do, to nowhere."""
+    from pyspark.sql import functions as f
+
+    parsed = read(spark, kafka, topic).select(f.from_json(f.col("value").cast("string"), FIELDS).alias("r"))
+    parsed.select("r.*").write.format("noop").mode("overwrite").save()
