@@ -20,10 +20,11 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iot import access, alerts, checkpoints, processing, settings, web
+from iot import access, agreement, alerts, checkpoints, processing, settings, web
 from iot import spark as spark_session
 from iot.alerts import DEFAULT_RULES
 from iot.broker import Broker
@@ -32,7 +33,7 @@ from iot.kafka import require_broker
 from iot.lifecycle import StopSignal, spawn
 from iot.offsets import start_offsets
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError
-from iot.store import DATABASE_URL, Store
+from iot.store import Store
 from iot.topics import ensure_topics, topic_id
 
 if TYPE_CHECKING:
@@ -101,18 +102,40 @@ def page(args: argparse.Namespace) -> Iterator[subprocess.Popen[bytes]]:
     Raises:
         UserError: it does not start; it has said why.
     """
-    command = [sys.executable, "-m", "iot.web", "--database-url", args.database_url, "--topic", args.topic]
-    command += ["--host", args.host, "--port", str(args.port), "--bootstrap-servers", args.bootstrap_servers]
+    command = [
+        sys.executable,
+        "-m",
+        "iot.web",
+        "--topic",
+        args.topic,
+        "--host",
+        args.host,
+        "--port",
+        str(args.port),
+        "--bootstrap-servers",
+        args.bootstrap_servers,
+    ]
     command += ["--kafka-config", str(args.kafka_config)] if args.kafka_config else []
     command += ["--insecure"] if args.insecure else []
     # Not on its command line, which any user of the machine can read.
-    environment = os.environ | ({"IOT_TOKEN": args.token} if args.token else {})
+    environment = (
+        os.environ | {"IOT_DATABASE_URL": args.database_url} | ({"IOT_TOKEN": args.token} if args.token else {})
+    )
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    process = spawn(command, stdin=subprocess.DEVNULL, env=environment)
+    process = spawn([*command, "--told-by-stdin"], stdin=subprocess.PIPE, env=environment)
     try:
         yield process
     finally:
         end(process, signal.SIGTERM)
+
+
+def tell_page(process: subprocess.Popen[bytes], trouble: str) -> None:
+    """Have the page say why results cannot be written; empty: they can."""
+    assert process.stdin
+    # That it ended is noticed elsewhere.
+    with suppress(OSError):
+        process.stdin.write(f"{trouble}\n".encode())
+        process.stdin.flush()
 
 
 def await_page(process: subprocess.Popen[bytes], args: argparse.Namespace, stop: threading.Event) -> None:
@@ -169,11 +192,12 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
             print(f"warning: {warning}", file=sys.stderr)
         identity = Identity(args.topic, topic_id(kafka, args.topic))
         folders = [args.checkpoint_dir / name for name in processing.CHECKPOINTS]
-        start, afresh = processing.agree(
+        database = database_file(args.database_url)
+        start, afresh = agreement.agree(
             store,
             folders,
             identity,
-            database_file(args.database_url),
+            database,
             lambda: start_offsets(kafka, args.topic, args.starting_offsets),
         )
         if afresh:
@@ -184,7 +208,17 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         await_page(web_process, args, stop)
         say(f"page     http://{web.address(args.host)}:{args.port}")
         work = processing.Processing(
-            starting, kafka, identity, store, rules, args.checkpoint_dir, start, args.retention, say
+            starting,
+            kafka,
+            identity,
+            store,
+            rules,
+            args.checkpoint_dir,
+            start,
+            args.retention,
+            say,
+            partial(tell_page, web_process),
+            agreement.afresh(folders, database),
         )
         work.start()
         stack.callback(lambda: summary(work, say))
@@ -192,13 +226,13 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         spark = starting.result()
         say(f"Spark    {spark.version} on {args.master}, UI {spark.sparkContext.uiWebUrl}")
         say(f"         log {spark_session.log_file(NAME)}")
-        say(f"reading  {args.topic} at {kafka.bootstrap_servers}, results in {args.database_url}; Ctrl-C stops")
+        say(f"reading  {args.topic} at {kafka.bootstrap_servers}, results in {store.name}; Ctrl-C stops")
         while not stop.wait(LOOK_EVERY_S):
             if web_process.poll() is not None:
                 raise UserError(f"the page ended with status {web_process.returncode}")
         say("stopping")
-    if work.spark_gone:
-        raise UserError(work.spark_gone)
+    if work.over:
+        raise UserError(work.over)
 
 
 def stop_spark(starting: Future[SparkSession]) -> None:
@@ -248,7 +282,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="where to begin without a checkpoint",
     )
     parser.add_argument("--rules", metavar="FILE", type=Path, help="a TOML file of rules instead of the usual ones")
-    parser.add_argument("--database-url", metavar="URL", default=DATABASE_URL, help="where results are kept")
     parser.add_argument(
         "--retention", metavar="TIME", type=duration, default="24h", help="how long windows and alerts are kept"
     )

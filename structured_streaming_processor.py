@@ -31,6 +31,7 @@ from iot.lifecycle import StopSignal
 from iot.offsets import Offsets, end_offsets, start_offsets
 from iot.rejected import RejectedWriter
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, SLIDE_S, WATERMARK_S, WINDOW_S, UserError
+from iot.topic_guard import TopicGuard
 from iot.topics import ensure_topics, topic_id
 
 if TYPE_CHECKING:
@@ -128,14 +129,21 @@ class Board:
         return lines
 
 
+def cure(args: argparse.Namespace) -> str:
+    """The command that has both queries start afresh."""
+    return checkpoints.start_afresh(*(args.checkpoint_dir / name for name in CHECKPOINTS))
+
+
 def start_queries(
     spark: SparkSession, args: argparse.Namespace, kafka: settings.Kafka, notes: list[Notes], board: Board
 ) -> list[StreamingQuery]:
     """Start the windows query and the alerts query on the topic."""
     windows_checkpoint, alerts_checkpoint = (args.checkpoint_dir / name for name in CHECKPOINTS)
     of_windows, of_alerts = notes
+    guard = TopicGuard(kafka, of_windows.identity, cure(args))
 
     def keep(batch_id: int, rows: pa.Table, report: Report) -> None:
+        guard.require_unless_away()
         board.add(rows, report)
         of_windows.contexts = checkpoints.contexts_after(of_windows.contexts, batch_id, report)
         checkpoints.write_notes(windows_checkpoint, of_windows)
@@ -159,9 +167,7 @@ def start_queries(
     return [windows, streams.start_alerts(raised, kafka, ALERTS_TOPIC, str(alerts_checkpoint), trigger)]
 
 
-def watch(
-    spark: SparkSession, queries: list[StreamingQuery], feed: AlertFeed, board: Board, stop: threading.Event
-) -> None:
+def watch(queries: list[StreamingQuery], feed: AlertFeed, board: Board, cure: str, stop: threading.Event) -> None:
     """Show what comes until ``stop`` is set or all queries have finished.
 
     Raises:
@@ -172,7 +178,7 @@ def watch(
         board.show()
         for query in queries:
             if error := query.exception():
-                raise UserError(f"the {query.name} query died: {spark_session.explain(error)}")
+                raise UserError(f"the {query.name} query died: {spark_session.explain(error, cure=cure)}")
         if feed.failure:
             raise UserError(f"alerts cannot be shown: {settings.reason(feed.failure)}")
         if (feed.away is None) != (away is None):
@@ -200,7 +206,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         for folder in folders:
             found = checkpoints.read_notes(folder)
             if found:
-                identity.require(found.identity, f"the checkpoint {folder}", checkpoints.start_afresh(*folders))
+                identity.require(found.identity, f"the checkpoint {folder}", cure(args))
             notes.append(found or Notes(identity, start_offsets(kafka, args.topic, args.starting_offsets)))
             checkpoints.write_notes(folder, notes[-1])
         print(f"starting Spark; its log: {spark_session.log_file(NAME)}", flush=True)
@@ -222,9 +228,11 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
                 except UserError:
                     raise
                 except Exception as error:
-                    raise UserError(f"the queries do not start: {spark_session.explain(error)}") from error
+                    raise UserError(
+                        f"the queries do not start: {spark_session.explain(error, cure=cure(args))}"
+                    ) from error
                 try:
-                    watch(spark, queries, feed, board, stop)
+                    watch(queries, feed, board, cure(args), stop)
                 finally:
                     for query in queries:
                         query.stop()

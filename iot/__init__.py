@@ -8,7 +8,7 @@
 ``broker`` with ``java`` and ``class_data``: the embedded Kafka, the Java runtime and the jars, and faster starts.
 ``topics`` and ``tables``: the topics of any Kafka, and what it holds.
 ``spark``, ``streams``, ``digest``, ``spark_alerts``, ``rejected``, ``checkpoints``: what Spark does.
-``processing``: Spark into the results database, kept alive.
+``processing`` with ``jobs``, ``agreement``, ``topic_guard``: Spark into the results database, kept alive.
 ``store`` with ``schema``, ``database``, ``merge``, ``fetch``, ``history``, ``retention``, ``state``, ``metrics``:
 the database and what it tells.
 ``web`` with ``server``, ``push``, ``reader``, ``answers``, ``parameters``, ``access``, ``openapi``, ``prometheus``:

@@ -2,34 +2,34 @@
 
 Three things run side by side and are started again when they fail, each after a pause that doubles: the windows query,
 the alerts query, and the feed that keeps the alerts. What failed, and why, is in the heartbeat, which the page shows.
+Results are kept only once Kafka has said that the topic is still the one that they are about.
 """
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from iot import spark as spark_session
 from iot import spark_alerts, streams
 from iot.alert_feed import AlertFeed, Delivered
 from iot.alerts import Rules
-from iot.checkpoints import Identity, Notes, contexts_after, read_notes, start_afresh, write_notes
+from iot.checkpoints import Identity, contexts_after
 from iot.digest import Report
+from iot.jobs import Job
 from iot.offsets import EndOffsets, Offsets, end_offsets
 from iot.rejected import RejectedWriter
-from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, reason
+from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError, reason
 from iot.state import STARTING
 from iot.store import QueryStatus, Status, Store, StoreUnavailable
+from iot.topic_guard import TopicGuard, TopicReplaced
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,95 +39,7 @@ CHECKPOINTS = ("dashboard-sensors-checkpoint", "dashboard-alerts-checkpoint")
 TRIGGER = {"processingTime": "500 milliseconds"}
 HEARTBEAT_S = 1.0
 PRUNE_S = 30.0
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
-# A job that ran this long was well: the next failure is a new one.
-WELL_S = 60.0
-# One that failed before is taken to run when it has not failed again for this long.
-SHOWN_S = 3.0
 LAG_S = 10
-
-
-def agree(
-    store: Store, folders: list[Path], identity: Identity, database: str, begin_at: Callable[[], Offsets]
-) -> tuple[Offsets, str | None]:
-    """Make checkpoints and database tell of the same: as they are, or both afresh.
-
-    Args:
-        database: its file, empty where it is none.
-        begin_at: gives the offsets to begin with.
-
-    Returns:
-        The offsets at which reading begins or once began, and a line to say where something was there that could not
-        be gone on with.
-
-    Raises:
-        UserError: they are about another topic, or damaged.
-    """
-    cure = start_afresh(*folders, *([Path(database)] if database else []))
-    notes = [read_notes(folder) for folder in folders]
-    for folder, note in zip(folders, notes, strict=True):
-        if note:
-            identity.require(note.identity, f"the checkpoint {folder}", cure)
-    kept = store.identity()
-    if kept:
-        identity.require(kept[0], "the results database", cure)
-    ids = {note.state_id for note in notes if note} | ({kept[1]} if kept else set())
-    if len(ids) == 1 and kept and notes[0] and all(notes):
-        return notes[0].start, None
-    state_id, start = uuid.uuid4().hex, begin_at()
-    # Checkpoints first: with none of them a database alone is begun afresh the next time too.
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    store.begin(identity, state_id)
-    for folder in folders:
-        write_notes(folder, Notes(identity, start, state_id=state_id))
-    if not ids:
-        return start, None
-    there = [folder.name for folder, note in zip(folders, notes, strict=True) if note] + ["database"] * bool(kept)
-    return start, f"only {' and '.join(there)} of an earlier run is there, or of several: all start afresh"
-
-
-class Job:
-    """Something that runs until it fails, and is then started again after a pause."""
-
-    def __init__(self, name: str, begin: Callable[[], Any], mode: str = "") -> None:
-        self.name = name
-        self.mode = mode
-        self.running: Any = None
-        self.reason: str | None = STARTING
-        self.polled_s = 0.0
-        self._begin = begin
-        self._begun_s = self._due_s = 0.0
-        self._pause_s = FIRST_PAUSE_S
-
-    def start_if_due(self, now_s: float) -> None:
-        """Start it unless it runs or its pause is not over."""
-        if self.running is not None or now_s < self._due_s:
-            return
-        try:
-            self.running = self._begin()
-            self._begun_s = now_s
-            # After a failure, that it runs again has to show first.
-            if self.reason == STARTING:
-                self.reason = None
-        except Exception as error:
-            self.failed(error, now_s)
-
-    def seen_running(self, now_s: float) -> None:
-        """Note that it was found running."""
-        self.polled_s = now_s
-        if now_s - self._begun_s > SHOWN_S:
-            self.reason = None
-
-    def failed(self, error: BaseException, now_s: float) -> None:
-        """Note a failure; it is started again after a pause."""
-        if self._begun_s and now_s - self._begun_s > WELL_S:
-            self._pause_s = FIRST_PAUSE_S
-        self.running = None
-        self.reason = spark_session.explain(error)
-        self._due_s = now_s + self._pause_s
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
 
 class Processing:
@@ -144,7 +56,14 @@ class Processing:
         start: Offsets,
         retention_s: float,
         say: Callable[[str], None],
+        tell_page: Callable[[str], None],
+        cure: str,
     ) -> None:
+        """
+        Args:
+            tell_page: called with why the database cannot be written, which it cannot say itself; empty when it can.
+            cure: a command that has everything start afresh.
+        """
         self._starting = starting
         self._kafka = kafka
         self._topic = identity.topic
@@ -155,22 +74,29 @@ class Processing:
         self._start_offsets = start
         self._retention_s = retention_s
         self._say = say
+        self._tell_page = tell_page
+        self._cure = f"stop this; {cure}"
         self._stop = threading.Event()
         # Starting a query may take seconds, and nobody must take that for silence.
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
             for name, target in (("processing", self._run), ("heartbeat", self._report))
         ]
-        self._windows = Job("windows", self._start_windows, "micro-batch")
-        self._alerts = Job("alerts", self._start_alerts)
-        self._feed = Job("alert feed", self._start_feed)
+        self._windows = Job("windows", self._start_windows, self._cure, "micro-batch")
+        self._alerts = Job("alerts", self._start_alerts, self._cure)
+        self._feed = Job("alert feed", self._start_feed, self._cure)
+        self._guard = TopicGuard(kafka, identity, self._cure)
+        self._kafka_away: str | None = None
         self._ends = EndOffsets(kafka, identity.topic)
         self._ends_then: deque[tuple[float, dict[int, int]]] = deque()
-        self._database: str | None = None
+        # Why the last batch could not be kept, and why the last heartbeat could not.
+        self._batch_lost: str | None = None
+        self._heartbeat_lost: str | None = None
         self._started_s = time.time()
         self._said: dict[str, str | None] = {}
         self._spark_ui: str | None = None
-        self.spark_gone: str | None = None
+        self.over: str | None = None
+        """Why this cannot go on; then only a new start helps."""
         self.messages = 0
 
     def start(self) -> None:
@@ -190,7 +116,8 @@ class Processing:
         if self._feed.running:
             self._feed.running.close()
         self._ends.close()
-        with suppress(StoreUnavailable):
+        self._guard.close()
+        with suppress(UserError):
             self._heartbeat(stopped=True)
 
     # Jobs -------------------------------------------------------------------------------------------------------------
@@ -200,13 +127,15 @@ class Processing:
 
         def keep(batch_id: int, rows: pa.Table, report: Report) -> None:
             contexts = contexts_after(known, batch_id, report)
+            if report.messages or report.rejected:
+                self._require_same_topic()
             try:
                 # Its name will do for an id: checkpoint and database begin and end together.
                 self._store.keep_batch("windows", batch_id, rows, report, contexts, self._rules, time.time())
             except StoreUnavailable as error:
-                self._database = str(error)
+                self._batch_lost = str(error)
                 raise
-            self._database = None
+            self._batch_lost = None
             self.messages += report.messages
             known.clear()
             known.update(contexts)
@@ -239,7 +168,15 @@ class Processing:
         return feed
 
     def _keep_alerts(self, delivered: list[Delivered], offsets: Offsets) -> None:
+        self._require_same_topic()
         self._store.keep_alerts(delivered, offsets, self._topic_id)
+
+    def _require_same_topic(self) -> None:
+        try:
+            self._guard.require_same()
+        except TopicReplaced as error:
+            self.over = str(error)
+            raise
 
     # Watching ---------------------------------------------------------------------------------------------------------
 
@@ -255,27 +192,33 @@ class Processing:
         self._alerts.mode = "micro-batch" if why_not else "real-time"
         if why_not:
             self._say(f"alerts in micro-batches: {why_not}")
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self.over:
             now_s = time.time()
             # The feed first: it begins where the topic ends, before the query adds to it.
             for job in (self._feed, self._windows, self._alerts):
-                if (job is not self._alerts or self._feed.running) and not (self.spark_gone and job is not self._feed):
+                if job is not self._alerts or self._feed.running:
                     job.start_if_due(now_s)
                 self._look_at(job, now_s)
             self._say_changes()
             self._stop.wait(HEARTBEAT_S)
+        if self.over:
+            self._give_up(self.over)
 
     def _report(self) -> None:
         prune_due_s = 0.0
         while not self._stop.is_set():
             now_s = time.time()
+            lost = None
             try:
                 self._heartbeat()
                 if now_s >= prune_due_s:
                     self._store.prune(now_s, self._retention_s)
                     prune_due_s = now_s + PRUNE_S
-            except StoreUnavailable as error:
-                self._database = str(error)
+            except UserError as error:
+                lost = str(error)
+            if lost != self._heartbeat_lost:
+                self._heartbeat_lost = lost
+                self._tell_page(f"results cannot be written: {lost}" if lost else "")
             self._stop.wait(HEARTBEAT_S)
 
     def _look_at(self, job: Job, now_s: float) -> None:
@@ -296,13 +239,32 @@ class Processing:
                 job.seen_running(now_s)
         except Exception as error:
             # Not the query but Spark itself, which cannot be started a second time in one process.
-            self.spark_gone = f"Spark ended ({reason(error)}): start this script again"
-            for of_spark in (self._windows, self._alerts):
-                of_spark.running, of_spark.reason = None, self.spark_gone
+            self.over = f"Spark ended ({reason(error)}): start this script again"
+
+    def _give_up(self, why: str) -> None:
+        """Say so, and have nothing run that could mix what does not belong together."""
+        self._say(why)
+        self._said = {}
+        self._windows.reason = self._alerts.reason = why
+        for job in (self._windows, self._alerts, self._feed):
+            running, job.running = job.running, None
+            with suppress(Exception):
+                (running.close if job is self._feed else running.stop)()
+
+    @property
+    def _database(self) -> str | None:
+        return self._batch_lost or self._heartbeat_lost
 
     def _heartbeat(self, stopped: bool = False) -> None:
         now_s = time.time()
         ends = self._ends.look()
+        away = self._ends.away
+        if ends is not None and not self.over:
+            try:
+                self._require_same_topic()
+            except UserError as error:
+                away = str(error)
+        self._kafka_away = away
         if ends:
             self._ends_then.append((now_s, ends))
             while len(self._ends_then) > 1 and self._ends_then[1][0] <= now_s - LAG_S:
@@ -321,17 +283,22 @@ class Processing:
                     )
                     for job in (self._windows, self._alerts)
                 ],
-                kafka=self._ends.away,
+                kafka=self._kafka_away,
                 read_offsets=self._start_offsets,
                 end_offsets=ends or (self._ends_then[-1][1] if self._ends_then else {}),
                 lag_10s=self._is_behind(now_s),
-                spark_ui=None if self.spark_gone else self._spark_ui,
+                spark_ui=None if self.over else self._spark_ui,
                 topic=self._topic,
                 bootstrap_servers=self._kafka.bootstrap_servers,
-                alerts_away=self._feed.reason or (self._feed.running and self._feed.running.away) or None,
+                alerts_away=self._alerts_away(),
                 database=self._database,
             )
         )
+
+    def _alerts_away(self) -> str | None:
+        if self._feed.reason and self._feed.reason != STARTING:
+            return self._feed.reason
+        return self._feed.running.away if self._feed.running else None
 
     def _is_behind(self, now_s: float) -> bool:
         """Whether what was in the topic ten seconds ago is not all processed yet."""
@@ -343,7 +310,7 @@ class Processing:
     def _say_changes(self) -> None:
         """Say in one line each what failed since the last look, and what is well again."""
         now = {
-            "Kafka": self._ends.away,
+            "Kafka": self._kafka_away,
             "the results database": self._database,
             **{f"the {job.name} query": job.reason for job in (self._windows, self._alerts)},
             "keeping alerts": self._feed.reason,
@@ -351,7 +318,7 @@ class Processing:
         for what, why in now.items():
             before = self._said.get(what)
             if why and why != before and why != STARTING:
-                self._say(f"{what} failed: {why}; trying again")
+                self._say(f"{what} failed: {why}" + ("" if self._cure in why else "; trying again"))
             elif before and not why and before != STARTING:
                 self._say(f"{what}: well again")
         self._said = now

@@ -68,6 +68,17 @@ CONFIG = {
     "spark.sql.redaction.options.regex": "(?i)secret|password|token|access[.]?key|url|jaas|ssl",
 }
 
+# So that memory is flat soon: Java's usual collector lets the heap grow although most of it is free, and the C library
+# keeps a pool of its own for each of a hundred threads. Most objects die young here, and what lives is little.
+JVM_FLAGS = [
+    "-XX:+UseSerialGC",
+    "-XX:MaxNewSize=96m",
+    "-XX:MinHeapFreeRatio=20",
+    "-XX:MaxHeapFreeRatio=40",
+    "-XX:-ShrinkHeapInSteps",
+]
+MALLOC_POOLS = "2"
+
 
 def log_file(name: str) -> Path:
     """Where Spark's log goes when a script of that name runs it."""
@@ -105,6 +116,7 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
     os.environ["JAVA_HOME"] = str(find_java())
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    os.environ.setdefault("MALLOC_ARENA_MAX", MALLOC_POOLS)
     # The Python workers import this package.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     if local:
@@ -118,7 +130,7 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
         console = log.with_suffix(".out").open("wb")
     except OSError as error:
         raise UserError(f"cannot write {log}: {reason(error)}; IOT_LOG_DIR names another place") from error
-    options = [f"-Dlog4j2.configurationFile={log4j.as_uri()}", *jvm_flags("spark")]
+    options = [f"-Dlog4j2.configurationFile={log4j.as_uri()}", *JVM_FLAGS, *jvm_flags("spark")]
     builder = builder.master(master).config("spark.driver.extraJavaOptions", " ".join(options))
     # On the class path of the JVM itself their classes can come from the archive.
     builder = builder.config("spark.driver.extraClassPath", class_path("spark"))
@@ -192,8 +204,22 @@ def slots(session: SparkSession) -> int:
     return int(session.sparkContext.defaultParallelism)
 
 
-# What Spark says, and what it means for who runs the script.
+# What Spark says, and what it means for who runs the script. A query that died of the first has to start afresh.
+OVER = (
+    (
+        r"KAFKA_DATA_LOSS|data may have been lost|OffsetOutOfRange|offset(s)? .*out of range|was changed from \d+",
+        "messages that were not read yet have expired in Kafka, or the topic was made anew",
+    ),
+    (r"UnknownTopicOrPartition", "the topic was deleted while it was read"),
+    (
+        r"(?i)STATE_STORE\w*(INCOMPAT|NOT_COMPATIBLE|MISMATCH)|STATE_STORE_(KEY|VALUE)|sources in the checkpoint|"
+        r"incomplete log file|malformed|Failed to (parse|read) log|CANNOT_LOAD_STATE|MISSING_STATE_DIRECTORY|"
+        r"unexpected end-of-input|no content to map|EOFException|ChecksumException|Error reading (delta|snapshot)",
+        "its checkpoint is damaged, or of another query",
+    ),
+)
 KNOWN = (
+    (r"No space left|Disk quota", "there is no room for the files of Spark and its checkpoints: free some space"),
     (
         r"OutOfMemoryError|Java heap space|GC overhead|memory \d+ must be at least",
         "Spark has too little memory: more, 4 GB, with IOT_DRIVER_MEMORY=4g",
@@ -201,18 +227,6 @@ KNOWN = (
     (
         r"SSL (key|trust)store|(Ssl|Sasl)AuthenticationException|JAAS",
         "Kafka does not let Spark in: check --kafka-config, and that this machine has the files that it names",
-    ),
-    (
-        r"(?s)KAFKA_DATA_LOSS|data may have been lost|OffsetOutOfRange|offset(s)? .*out of range|was changed from \d+",
-        "messages that were not read yet have expired in Kafka, or the topic was made anew: "
-        "remove the checkpoint to start afresh",
-    ),
-    (r"UnknownTopicOrPartition", "the topic was deleted while it was read: make it again, and remove the checkpoint"),
-    (
-        r"(?i)STATE_STORE\w*(INCOMPAT|NOT_COMPATIBLE|MISMATCH)|STATE_STORE_(KEY|VALUE)|sources in the checkpoint|"
-        r"incomplete log file|malformed|Failed to (parse|read) log|CANNOT_LOAD_STATE|CHECKPOINT|"
-        r"Error reading (delta|snapshot)",
-        "its checkpoint is damaged, or of another query: remove it to start afresh",
     ),
     (r"TimeoutException|TimeoutError|Disconnected|No resolvable bootstrap", "Kafka does not answer"),
     (r"(?i)Sasl|authenticat|authoriz", "Kafka refuses this client: check --kafka-config"),
@@ -225,14 +239,23 @@ KNOWN = (
 )  # fmt: skip
 
 
-def explain(error: BaseException, said: str = "") -> str:
+def explain(error: BaseException, said: str = "", cure: str = "remove the checkpoint to start afresh") -> str:
     """One line for an error of Spark's: what it means and the cure where that is known, and Spark's own words.
 
     Args:
         said: what Spark's JVM has printed, where it ended before it could tell more.
+        cure: of what is over: a command that has it start afresh.
     """
-    text = f"{error}\n{said}"
+    # What follows is the query itself, with any word in it.
+    message = str(error).partition("=== Streaming Query ===")[0]
+    # What this package says, from inside a query, needs no explanation.
+    if ours := re.findall(r"^iot\.\w+\.\w+: (.+)$", message, re.MULTILINE):
+        return str(ours[-1])
+    text = f"{message}\n{said}"
     own = _own_words(text) or type(error).__name__
+    for pattern, meaning in OVER:
+        if re.search(pattern, text):
+            return f"{meaning} ({own}); {cure}"
     for pattern, meaning in KNOWN:
         if re.search(pattern, text):
             return f"{meaning} ({own})"
@@ -244,5 +267,6 @@ def _own_words(text: str) -> str:
     before = r"(?:Caused by: |: |Exception in thread \"[^\"]*\" )?"
     causes = re.findall(rf"^{before}((?:[\w$]+\.)+[\w$]*(?:Exception|Error)(?:: .*)?)$", text, re.MULTILINE)
     words = causes[-1] if causes else next((line for line in text.splitlines() if line.strip()), "")
+    words = re.sub(r"^\[STREAM_FAILED\] Query \[[^]]*\] terminated with exception: | SQLSTATE: \w+", "", words)
     words = re.sub(r"^(?:[\w$]+\.)+", "", " ".join(words.split()))
     return words if len(words) <= 300 else words[:300] + "…"

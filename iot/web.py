@@ -11,10 +11,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from importlib.metadata import distribution
+from io import FileIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -246,7 +247,17 @@ def serve(args: argparse.Namespace, stop: threading.Event) -> None:
         stack.callback(here.streams.close)
         here.snapshots.start()
         stack.callback(here.snapshots.close)
+        if args.told_by_stdin:
+            # Without a buffer, whose lock a thread that still waits would hold when Python ends.
+            lines = FileIO(0, closefd=False)
+            threading.Thread(target=listen, args=(lines, here.snapshots), name="told", daemon=True).start()
         follow_alerts(kafka, args.topic, here.streams, stop)
+
+
+def listen(lines: Iterable[bytes], snapshots: Snapshots) -> None:
+    """Take over what the processing says about the database when it cannot write that into it: a line each time."""
+    for line in lines:
+        snapshots.told = line.decode().strip() or None
 
 
 def follow_alerts(kafka: Kafka, topic: str, streams: EventStreams, stop: threading.Event) -> None:
@@ -276,11 +287,19 @@ def address(host: str) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the web server that iot_streaming_app.py has too."""
-    group = parser.add_argument_group("the page")
+    group = parser.add_argument_group("results and the page")
     group.add_argument("--host", default=HOST, help="the address to listen at; 0.0.0.0: reachable from other machines")
     group.add_argument("--port", type=settings.port_number, default=PORT, help="the port to listen at")
-    # As the default of the flag itself, --help would show it.
-    parser.set_defaults(token=os.environ.get("IOT_TOKEN") or None)
+    # As the defaults of the flags themselves, --help would show them.
+    parser.set_defaults(
+        token=os.environ.get("IOT_TOKEN") or None, database_url=os.environ.get("IOT_DATABASE_URL") or DATABASE_URL
+    )
+    group.add_argument(
+        "--database-url",
+        metavar="URL",
+        default=argparse.SUPPRESS,
+        help=f"where results are kept, {DATABASE_URL} unless told; one with a password better in IOT_DATABASE_URL",
+    )
     group.add_argument(
         "--token",
         default=argparse.SUPPRESS,
@@ -291,8 +310,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = settings.parser(__doc__)
-    parser.add_argument("--database-url", metavar="URL", default=DATABASE_URL, help="where the results are")
     add_arguments(parser)
+    parser.add_argument("--told-by-stdin", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 

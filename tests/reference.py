@@ -6,9 +6,11 @@ object with its required fields, and anything else is malformed. Tests send it n
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
@@ -16,6 +18,8 @@ from typing import Any, NamedTuple
 from kafka import KafkaConsumer, TopicPartition
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+# As many ways to choose among readings in doubt are tried.
+MOST_CHOICES = 100_000
 
 
 class Record(NamedTuple):
@@ -45,12 +49,25 @@ class Expected(NamedTuple):
     rejected: int
     late: int
     """Readings that belong to no window."""
+    doubtful: int
+    """Readings that each of their windows may have or not."""
+    in_doubt: dict[tuple[int, str], list[float]]
+    """The values of these, by window over all locations."""
+
+
+def end_of(bootstrap_servers: str, topic: str) -> int:
+    """How many messages a topic has had."""
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=None)
+    try:
+        return sum(consumer.end_offsets(_partitions(consumer, topic)).values())
+    finally:
+        consumer.close()
 
 
 def read_topic(bootstrap_servers: str, topic: str) -> list[Record]:
     """All that a topic holds now."""
     consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest", group_id=None)
-    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
+    partitions = _partitions(consumer, topic)
     consumer.assign(partitions)
     ends = consumer.end_offsets(partitions)
     found = []
@@ -63,6 +80,10 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Record]:
     return found
 
 
+def _partitions(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
+
+
 def parse(value: bytes | None) -> dict[str, Any] | None:
     """A reading with ``time_us``, or None for a malformed message."""
     try:
@@ -73,18 +94,31 @@ def parse(value: bytes | None) -> dict[str, Any] | None:
         reading["value"] = float(reading["value"])
         reading["time_us"] = round((moment - EPOCH).total_seconds() * 1_000_000)
         # round() of a float is exact to the microsecond for these years.
-        reading["sensor_type"] + reading.setdefault("location", "unknown")
-        return reading if math.isfinite(reading["value"]) else None
+        names = reading["sensor_type"] + "", reading.setdefault("location", "unknown") + ""
+        return reading if math.isfinite(reading["value"]) and max(map(len, names)) <= 128 else None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def expected(records: list[Record]) -> Expected:
+Parse = Callable[[bytes | None], dict[str, Any] | None]
+
+
+def reading_of(record: Record, parse: Parse = parse) -> dict[str, Any] | None:
+    """As ``parse``, and None for a reading from the future."""
+    reading = parse(record.value)
+    return reading if reading and reading["time_us"] <= (record.timestamp_ms + 60_000) * 1_000 else None
+
+
+def expected(records: list[Record], parse: Parse = parse, doubts: bool = False) -> Expected:
     """The windows of these messages.
 
+    ``parse`` may be another judgement, where messages are not plain cases.
+
     A reading at most 5 s older than the newest written before it counts in all its windows; one whose windows all
-    closed more than 30 s before counts in none. ``AssertionError`` on one between, where either is right.
+    closed more than 30 s before counts in none. Between, either is right: ``AssertionError`` unless ``doubts``.
     """
+    in_doubt: dict[tuple[int, str], list[float]] = defaultdict(list)
+    doubtful = 0
     values: dict[tuple[int, str, str], list[float]] = defaultdict(list)
     readings = rejected = late = 0
     newest_of_partition: dict[int, float] = defaultdict(lambda: -math.inf)
@@ -94,7 +128,7 @@ def expected(records: list[Record]) -> Expected:
     for record in ordered:
         if record.timestamp_ms != last_ms:
             last_ms, newest_of_earlier_ms = record.timestamp_ms, newest_so_far
-        reading = parse(record.value)
+        reading = reading_of(record, parse)
         if reading is None:
             rejected += 1
             continue
@@ -102,16 +136,21 @@ def expected(records: list[Record]) -> Expected:
         time_us = reading["time_us"]
         newest = max(newest_of_earlier_ms, newest_of_partition[record.partition])
         first_end_s = time_us // 10_000_000 * 10 + 10
+        ends_s = (first_end_s, first_end_s + 10, first_end_s + 20)
         if time_us >= newest - 5_000_000:
-            for end_s in (first_end_s, first_end_s + 10, first_end_s + 20):
+            for end_s in ends_s:
                 values[end_s, reading["sensor_type"], reading["location"]].append(reading["value"])
-        else:
-            assert (first_end_s + 20 + 5 + 30) * 1_000_000 < newest, "neither on time nor surely late"
+        elif (ends_s[-1] + 5 + 30) * 1_000_000 < newest:
             late += 1
+        else:
+            assert doubts, "neither on time nor surely late"
+            doubtful += 1
+            for end_s in ends_s:
+                in_doubt[end_s, reading["sensor_type"]].append(reading["value"])
         newest_of_partition[record.partition] = max(newest_of_partition[record.partition], time_us)
         newest_so_far = max(newest_so_far, time_us)
     windows = {key: Window(len(of), math.fsum(of) / len(of), min(of), max(of)) for key, of in values.items()}
-    return Expected(windows, readings, rejected, late)
+    return Expected(windows, readings, rejected, late, doubtful, dict(in_doubt))
 
 
 def over_all_locations(windows: dict[tuple[int, str, str], Window]) -> dict[tuple[int, str], Window]:
@@ -141,3 +180,46 @@ def differences(found: dict[Any, Window], wanted: dict[Any, Window]) -> list[str
         ):
             lines.append(f"{key}: {ours} instead of {theirs}")
     return sorted(lines)
+
+
+def differences_but_for(
+    in_doubt: dict[tuple[int, str], list[float]],
+    found: dict[tuple[int, str], Window],
+    wanted: dict[tuple[int, str], Window],
+) -> list[str]:
+    """As ``differences``; a window with readings in doubt must be right with some of these."""
+    certain = ({key: of[key] for key in of.keys() - in_doubt.keys()} for of in (found, wanted))
+    lines = differences(*certain)
+    for key, values in in_doubt.items():
+        if not _is_explained(found.get(key), wanted.get(key), values):
+            lines.append(f"{key}: {found.get(key)} instead of {wanted.get(key)} and some of {len(values)} in doubt")
+    return lines
+
+
+def _is_explained(found: Window | None, least: Window | None, more: list[float]) -> bool:
+    """Whether a window is ``least`` (None: empty) with some of these values."""
+    if found is None:
+        return least is None
+    count, total, bounds = (least.count, least.avg * least.count, [least.min, least.max]) if least else (0, 0.0, [])
+    if not count <= found.count <= count + len(more):
+        return False
+    if math.comb(len(more), found.count - count) > MOST_CHOICES:
+        return min([*bounds, *more]) <= found.min <= found.max <= max([*bounds, *more])
+    return any(
+        (min([*bounds, *some]), max([*bounds, *some])) == (found.min, found.max)
+        and math.isclose((total + math.fsum(some)) / found.count, found.avg, rel_tol=1e-9, abs_tol=1e-12)
+        for some in itertools.combinations(more, found.count - count)
+    )
+
+
+def gaps_and_repeats(records: list[Record]) -> tuple[list[str], list[str]]:
+    """A line for each sequence number of a run and sensor that is missing below the last; and for each repeated."""
+    sequences: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
+    for reading in filter(None, map(reading_of, records)):
+        if "sequence" in reading:
+            sequences[reading["run_id"], reading["sensor_id"]][reading["sequence"]] += 1
+    missing, repeated = [], []
+    for (run_id, sensor_id), times in sequences.items():
+        missing += [f"run {run_id}, {sensor_id}: no {n}" for n in range(max(times)) if n not in times]
+        repeated += [f"run {run_id}, {sensor_id}: {n} {of} times" for n, of in times.items() if of > 1]
+    return missing, repeated

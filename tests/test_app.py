@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from iot.broker import Broker, find_free_port
+from iot.settings import Kafka
 from tests import reference
 from tests.reference import Window
 from tests.test_streams import stream, write
@@ -31,7 +32,7 @@ SIDES = {"temperature": (15, 30), "humidity": (30, 70), "pressure": (1000, 1030)
 class App:
     """The application with all its state in one folder."""
 
-    def __init__(self, broker: Broker, topic: str, folder: Path) -> None:
+    def __init__(self, broker: Broker | Kafka, topic: str, folder: Path) -> None:
         self.folder = folder
         self.port = find_free_port()
         self.command = [sys.executable, str(ROOT / "iot_streaming_app.py"), "--topic", topic]
@@ -91,7 +92,7 @@ def alerts_of(records: list[reference.Record], topic: str) -> set[str]:
     """The ids of the alerts that the default rules give."""
     found = set()
     for record in records:
-        reading = reference.parse(record.value)
+        reading = reference.reading_of(record)
         low, high = SIDES.get(reading["sensor_type"], (float("-inf"), float("inf"))) if reading else (0, 0)
         if reading and not low <= reading["value"] <= high:
             found.add(f"{topic}-{record.partition}-{record.offset}")

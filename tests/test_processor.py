@@ -113,7 +113,7 @@ def test_what_is_there_is_counted_and_what_expired_is_said(broker, topic, of_top
     admin.delete_records(dict.fromkeys(partitions, -1))
     with of_topic.running("--available-now") as run:
         assert "expired" in run.error()
-    assert "remove the checkpoint to start afresh" in run.err
+    assert f"; to start afresh: rm -r {of_topic.checkpoints}/" in run.err
 
 
 def test_live_beside_a_producer(broker, tmp_path, admin, eventually):

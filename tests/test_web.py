@@ -29,6 +29,7 @@ from iot.sender import make_sender
 from iot.server import HAND_OVER
 from iot.settings import ALERTS_TOPIC, UserError
 from iot.state import QueryStatus, State, Status, Window
+from iot.store import DATABASE_URL
 
 NOW_S = 1_800_000_005.0
 
@@ -167,6 +168,22 @@ def test_a_database_that_cannot_be_read_is_said_and_what_was_known_stays(client,
     assert (health.status_code, health.json["reason"]) == (503, "the database is locked")
     store.trouble = None
     assert client.get("/api/metrics").json["state"] == "live"
+
+
+def test_why_the_database_is_not_written_is_said_until_it_is_again(app, client, store, clock):
+    lines = iter([b"results cannot be written: it is full\n", b"\n"])
+
+    def told():
+        web.listen([next(lines)], web.dashboard(app).snapshots)
+        clock.now_s += 1
+        return client.get("/api/metrics").json
+
+    answer = told()
+    assert (answer["state"], answer["system_health"], answer["total_messages"]) == ("failed", "Critical", 200)
+    assert answer["health_reasons"][0] == "results cannot be written: it is full"
+    assert client.get("/healthz").json["reason"] == "results cannot be written: it is full"
+    assert told()["state"] == "live"
+    assert client.get("/healthz").status_code == 200
 
 
 def test_a_database_that_could_never_be_read(client, store):
@@ -579,10 +596,16 @@ def test_what_keeps_the_process_from_serving_is_one_line(tmp_path):
     assert said.count("\n") == 1
 
 
-def test_the_token_in_the_environment_is_not_in_the_help(monkeypatch, capsys):
+def test_what_is_secret_in_the_environment_is_not_in_the_help(monkeypatch, capsys):
+    assert web.parse_args([]).database_url == DATABASE_URL
     monkeypatch.setenv("IOT_TOKEN", "sesame")
+    monkeypatch.setenv("IOT_DATABASE_URL", "postgresql://me:sesame@host/results")
     assert web.parse_args([]).token == "sesame"
+    assert web.parse_args([]).database_url == "postgresql://me:sesame@host/results"
     assert web.parse_args(["--token", "other"]).token == "other"
+    assert web.parse_args(["--database-url", "sqlite:///other.db"]).database_url == "sqlite:///other.db"
     with pytest.raises(SystemExit):
         web.parse_args(["--help"])
-    assert "sesame" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "sesame" not in told
+    assert DATABASE_URL in "".join(told.split())
