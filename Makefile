@@ -3,10 +3,12 @@
 PYTHON ?= python3
 # Further arguments for the command of a target: make test ARGS="-k broker"
 ARGS ?=
+# How many tests run side by side.
+JOBS ?= auto
 RUN = .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test chaos soak lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -19,7 +21,13 @@ demo: setup ## everything in one terminal: broker, sensors, dashboard
 	@$(RUN) iot_streaming_app.py --demo $(ARGS)
 
 test: setup ## run all tests, against a real broker
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+
+chaos: setup ## kill broker, app and producer 20 times, stop the broker for 30 s, and count: nothing lost, nothing doubled
+	@$(RUN) -m tests.chaos $(ARGS)
+
+soak: setup ## 5,000 readings a second for 30 minutes: no process and no file may grow; drawn in soak.html
+	@$(RUN) benchmarks/soak.py $(ARGS)
 
 lint: .venv/.installed ## check style and types
 	@$(RUN) -m ruff check

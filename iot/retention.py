@@ -12,8 +12,9 @@ from iot.settings import LATENESS_S
 
 MAX_WINDOW_ROWS = 1_000_000
 MAX_ALERTS = 1_000_000
-# So much longer than the newest an alert is remembered at least, so that a repeat is known.
-REPEATS_MS = 3_600_000
+# So much longer than the newest an alert is remembered at least, so that a repeat is known: several times as long as a
+# batch of the alerts query, which is what comes again after a failure.
+REPEATS_MS = 300_000
 AT_ONCE = 2_000
 
 

@@ -150,7 +150,10 @@ class Dashboard {
     const limits = metrics.limits_reached ?? [];
     setText(
       element("limits"),
-      limits.length ? `Limits reached: ${limits.join(", ")}. Later ones are counted as "other".` : "",
+      limits.length
+        ? `Limits reached: ${limits.join(", ")}. Later types and locations are counted as "other", ` +
+            "and the sensors that were silent longest are forgotten."
+        : "",
     );
   }
 

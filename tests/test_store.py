@@ -436,9 +436,9 @@ def test_of_too_many_windows_those_written_last_are_kept(store, monkeypatch):
     assert [row.end_s - NOW_S for row in store.windows(location="roof")] == [510, 520, 530]
 
 
-def test_alerts_go_when_they_were_raised_too_long_ago_and_repeats_are_known_an_hour_longer(store):
+def test_alerts_go_when_they_were_raised_too_long_ago_and_repeats_are_known_five_minutes_longer(store):
     old = delivered(1, -DAY_S, raised_s=0)
-    store.keep_alerts([old, delivered(2, 600)], {}, "topic")
+    store.keep_alerts([old, delivered(2, 200)], {}, "topic")
     store.prune(NOW_S + 300, 400)
     assert len(store.alerts()) == 2
     store.prune(NOW_S + 500, 400)
@@ -447,7 +447,7 @@ def test_alerts_go_when_they_were_raised_too_long_ago_and_repeats_are_known_an_h
     # However long nothing came, the newest of before are known.
     store.prune(NOW_S + 10 * DAY_S, 400)
     assert store.alerts() == []
-    assert store.keep_alerts([old, delivered(2, 600)], {}, "topic") == []
+    assert store.keep_alerts([old, delivered(2, 200)], {}, "topic") == []
     store.keep_alerts([delivered(3, 2 * HOUR_S)], {}, "topic")
     store.prune(NOW_S + 2 * HOUR_S, 400)
     assert store.keep_alerts([old], {}, "topic") == [old.alert]
