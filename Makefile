@@ -20,10 +20,11 @@ setup: .venv/.installed ## make .venv, install what is pinned, fetch the jars of
 demo: setup ## everything in one terminal: broker, sensors, dashboard
 	@$(RUN) iot_streaming_app.py --demo $(ARGS)
 
-test: setup ## run all tests, against a real broker
+test: setup ## run the tests, against a real broker, Spark and browser
 	@$(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
-chaos: setup ## kill broker, app and producer 20 times, stop the broker for 30 s, and count: nothing lost, nothing doubled
+chaos: setup ## faults of disk, database and checkpoints; then kill broker, app and producer 20 times, and count
+	@$(RUN) -m pytest -m long
 	@$(RUN) -m tests.chaos $(ARGS)
 
 soak: setup ## 5,000 readings a second for 30 minutes: no process and no file may grow; drawn in soak.html

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ from iot.topics import ensure_topics
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+# Tests start many JVMs for a short while: what the best compiler spends on them does not come back.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 @pytest.fixture(scope="session")

@@ -42,10 +42,16 @@ def test_everything_comes_up_and_goes_again(tmp_path, eventually):
             assert get("/api/metrics")["state"] == "live"
             # A recording that is replayed shows on the page beside the simulated sensors.
             producer = [sys.executable, str(ROOT / "iot_producer.py"), "--bootstrap-servers", servers]
-            producer += ["--replay", str(ROOT / "tests" / "data" / "known_readings.jsonl"), "--rate", "100"]
-            subprocess.run(producer, env=environment, check=True, capture_output=True, timeout=120)
-            eventually(lambda: get("/api/alerts?sensor_id=t-high").get("alerts"), 60)
-            [alert] = get("/api/alerts?sensor_id=t-high")["alerts"]
+            recording = tmp_path / "recording.csv"
+            recording.write_text(
+                "sensor_id,sensor_type,value,timestamp\n"
+                "oven,temperature,20.5,2026-01-01T12:00:00Z\noven,temperature,31.5,2026-01-01T12:00:01Z\n"
+            )
+            producer += ["--replay", str(recording), "--rate", "100"]
+            sent = subprocess.run(producer, env=environment, capture_output=True, text=True, timeout=120)
+            assert sent.returncode == 0, sent.stderr
+            eventually(lambda: get("/api/alerts?sensor_id=oven").get("alerts"), 60)
+            [alert] = get("/api/alerts?sensor_id=oven")["alerts"]
             assert (alert["type"], alert["threshold"]) == ("HIGH_TEMPERATURE", 30.0)
             children = descendants(process.pid)
             process.send_signal(signal.SIGINT)
