@@ -76,6 +76,7 @@ def test_the_page_holds_all_it_needs(tmp_path):
 
 
 @pytest.mark.integration
+@pytest.mark.long
 @pytest.mark.timeout(600 + 60 * MINUTES)
 def test_readings_flow_and_nothing_is_lost_or_kept_for_ever(tmp_path):
     run = soak.run(tmp_path, MINUTES, soak.RATE_PER_S, retention_s=RETENTION_S, segment_bytes=SEGMENT_BYTES)

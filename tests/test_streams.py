@@ -177,7 +177,8 @@ def test_catching_up_is_as_exact_as_living(spark, broker, topic, tmp_path):
     caught_up.require(wanted)
 
 
-def test_killed_five_times_at_random_moments(broker, topic, tmp_path, eventually):
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.long)])
+def test_killed_at_random_moments(broker, topic, tmp_path, eventually, kills):
     chance = random.Random(3)
     checkpoint, results = tmp_path / "checkpoint", tmp_path / "results"
     results.touch()
@@ -194,7 +195,7 @@ def test_killed_five_times_at_random_moments(broker, topic, tmp_path, eventually
         return sum(batches.values())
 
     written = 0
-    for kill in range(6):
+    for kill in range(kills + 1):
         write(broker.kafka, topic, iter(parts[2 * kill]), at_once=150)
         written += len(parts[2 * kill])
         with subprocess.Popen(
@@ -203,7 +204,7 @@ def test_killed_five_times_at_random_moments(broker, topic, tmp_path, eventually
             try:
                 eventually(lambda: processed() >= written or process.poll() is not None, 120)  # noqa: B023  # called here
                 assert process.poll() is None
-                if kill < 5:
+                if kill < kills:
                     # Killed at any moment of what it does with the next part.
                     feeder = threading.Thread(
                         target=write, args=(broker.kafka, topic, iter(parts[2 * kill + 1])), kwargs={"at_once": 150}
