@@ -83,7 +83,8 @@ def demo_sensors(args: argparse.Namespace, kafka: Kafka, say: Log) -> Iterator[N
     """Simulated sensors that send readings; they end with this block."""
     log = settings.LOG_DIR / "demo-producer.log"
     command = [sys.executable, str(ROOT / "iot_producer.py"), "--sensors", str(DEMO_SENSORS), "--topic", args.topic]
-    command += ["--bootstrap-servers", kafka.bootstrap_servers]
+    # At this rate the lighter client, while all else starts too.
+    command += ["--bootstrap-servers", kafka.bootstrap_servers, "--client", "confluent-kafka"]
     command += ["--kafka-config", str(args.kafka_config)] if args.kafka_config else []
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:

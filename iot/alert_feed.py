@@ -38,18 +38,22 @@ class AlertFeed:
     ``start`` begins; ``away`` says why nothing can be read, None while all is well; ``close`` ends it.
     """
 
-    def __init__(self, kafka: Kafka, source_topic: str, on_alerts: OnAlerts, topic: str = ALERTS_TOPIC) -> None:
+    def __init__(
+        self, kafka: Kafka, source_topic: str, on_alerts: OnAlerts, topic: str = ALERTS_TOPIC, gather_s: float = 0.0
+    ) -> None:
         """
         Args:
             source_topic: alerts about readings of other topics are passed over.
             on_alerts: called in the feed's thread, with alerts in the order of each partition, and the offsets to go
                 on from when these are kept. Whatever it raises ends the feed; ``failure`` then has it.
+            gather_s: how long alerts gather after some were handed on, where each call costs.
         """
         self._kafka = kafka
         # As ``iot.alerts.alert_id`` writes it: what others wrote into the topic gets no further.
         self._is_about_source = re.compile(rf"{re.escape(source_topic)}-[0-9]+-[0-9]+", re.ASCII).fullmatch
         self._on_alerts = on_alerts
         self._topic = topic
+        self._gather_s = gather_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="alert-feed", daemon=True)
         self._offsets: Offsets | None = None
@@ -97,6 +101,7 @@ class AlertFeed:
                 batches = consumer.poll(POLL_WAIT_MS, max_records=10_000)
                 if batches:
                     self._hand_on(batches, self._offsets)
+                    self._stop.wait(self._gather_s)
         finally:
             consumer.close(autocommit=False, timeout_ms=2_000)
 

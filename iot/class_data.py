@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import sys
 import tempfile
 import threading
@@ -26,6 +27,8 @@ from iot.settings import ALERTS_TOPIC, CACHE_DIR, READINGS_TOPIC, REJECTED_TOPIC
 FOLDER = CACHE_DIR / "classes"
 NAMES = ("kafka", "spark")
 UNUSED_S = 30 * 86_400
+# Raised when what is run here, and so what is loaded, changes.
+RECIPE = 2
 READINGS = 3_000
 LIVE_S = 6.0
 
@@ -59,7 +62,8 @@ def prepare() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for old in FOLDER.iterdir():
         if time.time() - old.stat().st_mtime > UNUSED_S:
-            old.unlink(missing_ok=True)
+            # A folder is what an interrupted run left.
+            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER, prefix="new-") as work, StatusLine(sys.stderr) as status:
         status.print(f"Running Kafka and Spark once, so that they start in half the time, archives in {FOLDER}")
         with _recorded(missing, Path(work)):
@@ -78,7 +82,12 @@ def _archive(name: str) -> Path:
     release = home / "release"
     spec = find_spec("pyspark")
     spark_jars = Path(spec.origin).parent / "jars" if spec and spec.origin else Path()
-    parts = [str(home), release.read_text() if release.exists() else "", LOCK_FILE.read_text(encoding="utf-8")]
+    parts = [
+        str(RECIPE),
+        str(home),
+        release.read_text() if release.exists() else "",
+        LOCK_FILE.read_text(encoding="utf-8"),
+    ]
     parts += [str(spark_jars), str(spark_jars.stat().st_mtime_ns)] if name == "spark" else []
     return FOLDER / f"{name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.jsa"
 

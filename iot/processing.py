@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 CHECKPOINTS = ("dashboard-sensors-checkpoint", "dashboard-alerts-checkpoint")
 TRIGGER = {"processingTime": "500 milliseconds"}
 HEARTBEAT_S = 1.0
+# Two queries that start at once take longer to the first figure than one after the other: alerts wait for the first
+# batch of the windows, but not longer than this.
+ALERTS_WAIT_S = 20.0
+# A transaction for each alert would cost more than raising them; the page has them by push before.
+ALERTS_GATHER_S = 0.25
 PRUNE_S = 30.0
 LAG_S = 10
 
@@ -98,6 +103,7 @@ class Processing:
         self.over: str | None = None
         """Why this cannot go on; then only a new start helps."""
         self.messages = 0
+        self._counting = threading.Event()
 
     def start(self) -> None:
         """Start everything; failures are in the heartbeat, and said once."""
@@ -137,6 +143,7 @@ class Processing:
                 raise
             self._batch_lost = None
             self.messages += report.messages
+            self._counting.set()
             known.clear()
             known.update(contexts)
 
@@ -163,7 +170,7 @@ class Processing:
         if offsets is None:
             offsets = end_offsets(self._kafka, ALERTS_TOPIC)
             self._store.keep_alerts([], offsets, self._topic_id)
-        feed = AlertFeed(self._kafka, self._topic, self._keep_alerts)
+        feed = AlertFeed(self._kafka, self._topic, self._keep_alerts, gather_s=ALERTS_GATHER_S)
         feed.start(offsets)
         return feed
 
@@ -192,11 +199,13 @@ class Processing:
         self._alerts.mode = "micro-batch" if why_not else "real-time"
         if why_not:
             self._say(f"alerts in micro-batches: {why_not}")
+        begun_s = time.time()
         while not self._stop.is_set() and not self.over:
             now_s = time.time()
             # The feed first: it begins where the topic ends, before the query adds to it.
+            alerts_may = self._feed.running and (self._counting.is_set() or now_s - begun_s > ALERTS_WAIT_S)
             for job in (self._feed, self._windows, self._alerts):
-                if job is not self._alerts or self._feed.running:
+                if job is not self._alerts or alerts_may:
                     job.start_if_due(now_s)
                 self._look_at(job, now_s)
             self._say_changes()

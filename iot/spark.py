@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from iot import settings
+from iot import jit, settings
 from iot.class_data import jvm_flags
 from iot.java import class_path, find_java, jars, read_lock
 from iot.settings import UserError, reason
@@ -80,6 +80,10 @@ JVM_FLAGS = [
 MALLOC_POOLS = "2"
 
 
+# Spark's usual way of writing checkpoints, made for HDFS, forks a process for the mode of each file: a dozen a batch.
+LOCAL_CHECKPOINTS = "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
+
+
 def log_file(name: str) -> Path:
     """Where Spark's log goes when a script of that name runs it."""
     return settings.LOG_DIR / f"{name}.log"
@@ -122,6 +126,11 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
     if local:
         os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
         builder = builder.config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
+        builder = builder.config("spark.sql.streaming.checkpointFileManagerClass", LOCAL_CHECKPOINTS)
+        # Over TCP, what is small waits for an acknowledgement between JVM and Python worker.
+        builder = builder.config("spark.python.unix.domain.socket.enabled", str(sys.platform == "linux").lower())
+        # Executors elsewhere get this package only after their daemon is started.
+        builder = builder.config("spark.python.daemon.module", "iot.worker_daemon")
     log = log_file(name)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +139,7 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
         console = log.with_suffix(".out").open("wb")
     except OSError as error:
         raise UserError(f"cannot write {log}: {reason(error)}; IOT_LOG_DIR names another place") from error
-    options = [f"-Dlog4j2.configurationFile={log4j.as_uri()}", *JVM_FLAGS, *jvm_flags("spark")]
+    options = [f"-Dlog4j2.configurationFile={log4j.as_uri()}", *JVM_FLAGS, *jit.FLAGS, *jvm_flags("spark")]
     builder = builder.master(master).config("spark.driver.extraJavaOptions", " ".join(options))
     # On the class path of the JVM itself their classes can come from the archive.
     builder = builder.config("spark.driver.extraClassPath", class_path("spark"))
@@ -184,6 +193,7 @@ def _launch(builder: Any, console: IO[bytes]) -> SparkSession:
     if SparkContext._gateway is None:
         conf = SparkConf(loadDefaults=False).setAll(list(builder._options.items()))
         gateway = launch_gateway(conf, {"stdout": console, "stderr": console})  # type: ignore[no-untyped-call]
+        jit.give_way(gateway.proc.pid)
         SparkContext._ensure_initialized(gateway=gateway)
     session: SparkSession = builder.getOrCreate()
     return session

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 CONTEXTS = "iot.contexts"
 BATCH_ID = "streaming.sql.batchId"
+# Once folded, a batch is a few thousand rows: compiling a program for them takes longer than the rows do.
+PLAIN = {"spark.sql.codegen.wholeStage": "false"}
 # In real-time mode a batch is only how often progress is kept.
 REAL_TIME_BATCH = "1 minute"
 
@@ -155,7 +158,21 @@ def start_windows(
     of_readings = judged(partials(messages(topic), rejected, sensors))
     query = windows(of_readings if by_location else over_all_locations(of_readings)).writeStream
     query = query.queryName("windows").outputMode("update").option("checkpointLocation", checkpoint)
-    return query.foreachBatch(keep).trigger(**trigger).start()
+    with _conf(spark, PLAIN):
+        return query.foreachBatch(keep).trigger(**trigger).start()
+
+
+@contextmanager
+def _conf(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Settings of what is started within: a query keeps those that it was started with."""
+    before = {key: spark.conf.get(key) for key in settings}
+    for key, value in settings.items():
+        spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            spark.conf.set(key, str(value))
 
 
 def split_report(rows: pa.Table, batch_id: int) -> tuple[pa.Table, Report | None]:

@@ -109,3 +109,21 @@ def test_what_cannot_be_handed_on_ends_it(broker, topic, eventually):
     with feed(broker, topic, {}, fails) as (_, followed):
         eventually(lambda: followed.failure is not None)
         assert str(followed.failure) == "no room"
+
+
+def test_alerts_gather_where_each_call_costs(broker, topic, eventually):
+    calls: list[list[str]] = []
+
+    def keep(delivered: list[Delivered], _: object) -> None:
+        calls.append([one.alert.alert_id for one in delivered])
+
+    followed = AlertFeed(broker.kafka, SOURCE, keep, topic, gather_s=3600)
+    send(broker, topic, encode(an_alert(f"{SOURCE}-0-0")))
+    followed.start({})
+    try:
+        eventually(lambda: calls == [[f"{SOURCE}-0-0"]])
+        send(broker, topic, encode(an_alert(f"{SOURCE}-0-1")))
+    finally:
+        followed.close()
+    assert not followed._thread.is_alive()
+    assert len(calls) == 1

@@ -47,6 +47,8 @@ def test_what_a_java_cannot_make_is_not_tried_again(folder, monkeypatch):
     ran = []
     old = folder / "spark-of-another-time.jsa"
     old.touch()
+    interrupted = folder / "new-of-another-time"
+    (interrupted / "broker").mkdir(parents=True)
     monkeypatch.setattr(class_data, "UNUSED_S", -1)
     monkeypatch.setattr(class_data, "_run_both", lambda work: ran.append(class_data.jvm_flags("spark")))
     class_data.prepare()
@@ -55,6 +57,7 @@ def test_what_a_java_cannot_make_is_not_tried_again(folder, monkeypatch):
     assert ran[0][0].startswith("-XX:ArchiveClassesAtExit=")
     assert class_data.jvm_flags("spark") == []
     assert not old.exists()
+    assert not interrupted.exists()
 
 
 @pytest.mark.integration

@@ -227,6 +227,23 @@ def test_killed_at_random_moments(broker, topic, tmp_path, eventually, kills):
     kept.require(reference.expected(reference.read_topic(broker.bootstrap_servers, topic)))
 
 
+def test_workers_are_forked_with_all_that_they_import(spark):
+    def look(_: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")
+        shared = Path(f"/proc/{os.getppid()}/maps").read_text()
+        yield pa.RecordBatch.from_pydict({"daemon": [parent[2].decode()], "arrow": ["libarrow_compute" in shared]})
+
+    found = spark.range(1, numPartitions=1).mapInArrow(look, "daemon string, arrow boolean").collect()
+    assert [(row.daemon, row.arrow) for row in found] == [("iot.worker_daemon", True)]
+
+
+def test_settings_of_one_query_are_not_those_of_the_next(spark):
+    before = spark.conf.get("spark.sql.codegen.wholeStage")
+    with streams._conf(spark, streams.PLAIN):
+        assert spark.conf.get("spark.sql.codegen.wholeStage") == "false"
+    assert spark.conf.get("spark.sql.codegen.wholeStage") == before == "true"
+
+
 def test_every_case_of_the_table_gets_the_validators_verdict(spark):
     cases = [case for case in CASES if "kafka_timestamp_ms" not in case]
     rows = [(b"k", bytes_of(case), 0, number, -1) for number, case in enumerate(cases)]
