@@ -29,7 +29,6 @@ from iot.pacing import Schedule, WallClock
 from iot.progress import Progress, Tally, Watch, rate_text
 from iot.replay import Recording, Replay, read_recording
 from iot.sender import CLIENTS, Sender, make_sender
-from iot.settings import UserError
 from iot.simulator import Fleet
 from iot.topics import TOPICS, ensure_topics
 
@@ -302,14 +301,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        return run(args, StopSignal().install().event)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        console.drop_stdout()
-        return 1
+    return console.exit_status(lambda: run(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iot import access, agreement, alerts, checkpoints, processing, settings, web
+from iot import access, agreement, alerts, checkpoints, console, processing, settings, web
 from iot import spark as spark_session
 from iot.alerts import DEFAULT_RULES
 from iot.broker import Broker
@@ -292,12 +292,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        run(args, StopSignal().install().event)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return console.exit_status(lambda: run(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

@@ -289,15 +289,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        run(args, StopSignal().install().event)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        console.drop_stdout()
-        return 1
-    return 0
+    return console.exit_status(lambda: run(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

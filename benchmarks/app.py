@@ -24,9 +24,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import backlog
+from benchmarks import backlog, harness
 from benchmarks.harness import some_kafka
-from iot import settings
+from iot import console
 from iot import spark as spark_session
 from iot.broker import find_free_port
 from iot.lifecycle import spawn
@@ -87,46 +87,28 @@ def work_off(kafka: Kafka, topic: str, messages: int, master: str) -> tuple[floa
             process.wait(60)
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0], formatter_class=settings.HelpFormatter
-    )
-    parser.add_argument("--bootstrap-servers", metavar="HOST:PORT", help="a Kafka that runs; otherwise one is started")
-    parser.add_argument("--messages", type=settings.positive_int, default=3_000_000, metavar="N", help="in the topic")
-    parser.add_argument("--rounds", type=settings.positive_int, default=3, metavar="N", help="how often to measure")
-    parser.add_argument("--master", default=spark_session.MASTER, help="the application's Spark master")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
+def run(args: argparse.Namespace) -> None:
     bare, processed, kept = [], [], []
-    try:
-        with ExitStack() as stack:
-            kafka = stack.enter_context(some_kafka(args.bootstrap_servers))
-            topic = f"benchmark-{time.time_ns()}"
-            print(f"writing {args.messages:,} readings …", flush=True)
-            backlog.fill(kafka, topic, args.messages)
-            spark = spark_session.start("benchmark-app", "local[2]")
-            stack.callback(spark_session.end, spark)
+    with ExitStack() as stack:
+        kafka = stack.enter_context(some_kafka(args.bootstrap_servers))
+        topic = f"benchmark-{time.time_ns()}"
+        print(f"writing {args.messages:,} readings …", flush=True)
+        backlog.fill(kafka, topic, args.messages)
+        spark = spark_session.start("benchmark-app", "local[2]")
+        stack.callback(spark_session.end, spark)
+        backlog.from_json(spark, kafka, topic)
+        for number in range(args.rounds):
+            begun_s = time.perf_counter()
             backlog.from_json(spark, kafka, topic)
-            for number in range(args.rounds):
-                begun_s = time.perf_counter()
-                backlog.from_json(spark, kafka, topic)
-                bare.append(time.perf_counter() - begun_s)
-                processed_s, alerts_s = work_off(kafka, topic, args.messages, args.master)
-                processed.append(processed_s)
-                kept.append(max(alerts_s, processed_s))
-                print(
-                    f"round {number + 1}: read + from_json {bare[-1]:.1f} s; the application {processed_s:.1f} s, "
-                    f"its last alert after {alerts_s:.1f} s",
-                    flush=True,
-                )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+            bare.append(time.perf_counter() - begun_s)
+            processed_s, alerts_s = work_off(kafka, topic, args.messages, args.master)
+            processed.append(processed_s)
+            kept.append(max(alerts_s, processed_s))
+            print(
+                f"round {number + 1}: read + from_json {bare[-1]:.1f} s; the application {processed_s:.1f} s, "
+                f"its last alert after {alerts_s:.1f} s",
+                flush=True,
+            )
     limit_s = statistics.median(bare)
     print(f"\n{args.messages:,} readings{'rows/s':>28}{'of read + from_json':>22}")
     for title, took in (
@@ -136,7 +118,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         took_s = statistics.median(took)
         print(f"{title:<26}{args.messages / took_s:>20,.0f}{limit_s / took_s:>22.2f}")
-    return 0
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = harness.parser(__doc__, kafka=True, messages=3_000_000, rounds=3)
+    parser.add_argument("--master", default=spark_session.MASTER, help="the application's Spark master")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    return console.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

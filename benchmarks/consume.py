@@ -21,8 +21,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import harness
 from benchmarks.harness import in_turns, some_kafka
-from iot import settings
+from iot import console
 from iot.alerts import DEFAULT_RULES
 from iot.console import StatusLine
 from iot.sender import make_sender
@@ -99,35 +100,23 @@ def bare(kafka: Kafka, topic: str) -> float:
     return member.rate()
 
 
+def run(args: argparse.Namespace) -> None:
+    with some_kafka(args.bootstrap_servers) as kafka:
+        topic = f"benchmark-{uuid.uuid4().hex[:8]}"
+        fill(kafka, topic)
+        print(f"{'read/s':<16}{'ours':>14}{'bare client':>14}{'ratio':>8}", flush=True)
+        ours_per_s, bare_per_s = in_turns(lambda: ours(kafka, topic), lambda: bare(kafka, topic), args.rounds)
+        print(f"{'kafka-python':<16}{ours_per_s:>14,.0f}{bare_per_s:>14,.0f}{ours_per_s / bare_per_s:>8.2f}")
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument(
-        "--bootstrap-servers",
-        type=settings.addresses,
-        metavar="HOST:PORT",
-        help="a Kafka that runs; one is started unless told",
-    )
-    parser.add_argument("--rounds", type=settings.positive_int, default=7, metavar="N", help="how often to measure")
+    parser = harness.parser(__doc__, kafka=True, rounds=7)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        with some_kafka(args.bootstrap_servers) as kafka:
-            topic = f"benchmark-{uuid.uuid4().hex[:8]}"
-            fill(kafka, topic)
-            print(f"{'read/s':<16}{'ours':>14}{'bare client':>14}{'ratio':>8}", flush=True)
-            ours_per_s, bare_per_s = in_turns(lambda: ours(kafka, topic), lambda: bare(kafka, topic), args.rounds)
-            print(f"{'kafka-python':<16}{ours_per_s:>14,.0f}{bare_per_s:>14,.0f}{ours_per_s / bare_per_s:>8.2f}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return console.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

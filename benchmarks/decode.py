@@ -17,8 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import harness
 from benchmarks.harness import in_turns
-from iot import settings
 from iot.readings import Message, Rejected, decode, decode_batch
 from iot.simulator import Fleet
 
@@ -45,10 +45,7 @@ def rate(judge: Callable[[list[bytes]], object], batches: list[list[bytes]]) -> 
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--rounds", type=settings.positive_int, default=20, metavar="N", help="how often to measure")
+    parser = harness.parser(__doc__, rounds=20)
     return parser.parse_args(argv)
 
 

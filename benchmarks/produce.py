@@ -21,8 +21,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import harness
 from benchmarks.harness import in_turns, some_kafka
-from iot import settings
+from iot import console
 from iot.console import StatusLine
 from iot.injection import Injector
 from iot.sender import CLIENTS, DEFAULT_MAX_IN_FLIGHT, Record, Sender, make_sender
@@ -109,35 +110,28 @@ def compare(client: str, kafka: Kafka, rounds: int) -> tuple[float, float]:
         other.close()
 
 
+def run(args: argparse.Namespace) -> None:
+    with some_kafka(args.bootstrap_servers) as kafka, StatusLine() as status:
+        status.print("measuring how fast readings are made …")
+        made_per_s = statistics.median(generate() for _ in range(args.rounds))
+        results = []
+        for client in CLIENTS:
+            status.print(f"measuring {client} …")
+            results.append((client, *compare(client, kafka, args.rounds)))
+    print(f"\nmade and encoded, not sent: {made_per_s:,.0f} readings/s on one core")
+    print(f"{'acknowledged a second':<24}{'ours':>12}{'bare client':>14}{'ratio':>8}")
+    for client, ours_per_s, bare_per_s in results:
+        print(f"{client:<24}{ours_per_s:>12,.0f}{bare_per_s:>14,.0f}{ours_per_s / bare_per_s:>8.2f}")
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0], formatter_class=settings.HelpFormatter
-    )
-    parser.add_argument("--bootstrap-servers", metavar="HOST:PORT", help="a Kafka that runs; otherwise one is started")
-    parser.add_argument("--rounds", type=settings.positive_int, default=7, metavar="N", help="how often to measure")
+    parser = harness.parser(__doc__, kafka=True, rounds=7)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        with some_kafka(args.bootstrap_servers) as kafka, StatusLine() as status:
-            status.print("measuring how fast readings are made …")
-            made_per_s = statistics.median(generate() for _ in range(args.rounds))
-            results = []
-            for client in CLIENTS:
-                status.print(f"measuring {client} …")
-                results.append((client, *compare(client, kafka, args.rounds)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(f"\nmade and encoded, not sent: {made_per_s:,.0f} readings/s on one core")
-    print(f"{'acknowledged a second':<24}{'ours':>12}{'bare client':>14}{'ratio':>8}")
-    for client, ours_per_s, bare_per_s in results:
-        print(f"{client:<24}{ours_per_s:>12,.0f}{bare_per_s:>14,.0f}{ours_per_s / bare_per_s:>8.2f}")
-    return 0
+    return console.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

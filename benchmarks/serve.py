@@ -31,8 +31,9 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import harness
 from benchmarks.harness import some_kafka
-from iot import settings
+from iot import console, settings
 from iot.alerts import DEFAULT_RULES, Alert, encode
 from iot.broker import find_free_port
 from iot.checkpoints import Identity
@@ -338,9 +339,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = harness.parser(__doc__)
     parser.add_argument("--streams", type=settings.positive_int, default=200, metavar="N", help="open event streams")
     parser.add_argument("--deaf", type=int, default=5, metavar="N", help="event streams that nobody reads")
     parser.add_argument("--rate", type=settings.positive_float, default=100, metavar="R", help="requests a second")
@@ -352,14 +351,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return console.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ from plotly.offline import get_plotlyjs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from iot import settings
+from benchmarks import harness
+from iot import console, settings
 from iot.broker import Broker, find_free_port
 from iot.kafka import kafka_python_config
 from iot.lifecycle import StopSignal, spawn
@@ -358,25 +359,10 @@ def write_page(path: Path, soak: Soak) -> None:
     path.write_text(page, encoding="utf-8")
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--minutes", type=settings.positive_float, default=MINUTES, help="how long readings flow")
-    parser.add_argument("--rate", type=settings.positive_int, default=RATE_PER_S, help="readings a second")
-    parser.add_argument("--report", type=Path, metavar="FILE", default=Path("soak.html"), help="the page to write")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    stop = StopSignal().install().event
-    try:
-        with tempfile.TemporaryDirectory(prefix="iot-soak-") as folder:
-            soak = run(Path(folder), args.minutes, args.rate, lambda text: print(text, flush=True), stop)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def show(args: argparse.Namespace, stop: threading.Event) -> int:
+    """Soak, print the table, and draw it; 1 if something grew or went wrong."""
+    with tempfile.TemporaryDirectory(prefix="iot-soak-") as folder:
+        soak = run(Path(folder), args.minutes, args.rate, lambda text: print(text, flush=True), stop)
     if stop.is_set() or len(soak.samples) < 2:
         return 1
     print(*table(soak), sep="\n")
@@ -385,6 +371,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_page(args.report, soak)
     print(f"drawn in {args.report}")
     return 1 if faults else 0
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--minutes", type=settings.positive_float, default=MINUTES, help="how long readings flow")
+    parser.add_argument("--rate", type=settings.positive_int, default=RATE_PER_S, help="readings a second")
+    parser.add_argument("--report", type=Path, metavar="FILE", default=Path("soak.html"), help="the page to write")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    return console.exit_status(lambda: show(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import backlog
+from benchmarks import backlog, harness
 from benchmarks.harness import some_kafka
-from iot import settings, streams
+from iot import console, streams
 from iot import spark as spark_session
 from iot.rejected import RejectedWriter
 from iot.settings import PARTITIONS, REJECTED_TOPIC, Kafka, UserError
@@ -103,13 +103,29 @@ def measure_settings(runs: Runs, spark: Any, rounds: int) -> None:
         print(f"{name:<28}{statistics.median(ratios):>6.2f} of the usual settings", flush=True)
 
 
+def run(args: argparse.Namespace) -> None:
+    with ExitStack() as stack:
+        kafka = stack.enter_context(some_kafka(args.bootstrap_servers))
+        topic = f"benchmark-{time.time_ns()}"
+        print(f"writing {args.messages:,} readings …", flush=True)
+        backlog.fill(kafka, topic, args.messages)
+        spark = spark_session.start("benchmark-windows", args.master)
+        stack.callback(spark.stop)
+        runs = Runs(spark, kafka, topic, args.messages)
+        rates = measure(runs, args.rounds)
+        print(f"\n{args.master}, {args.messages:,} readings{'rows/s':>16}{'of read + from_json':>22}")
+        for name, title in (
+            ("read", "read"),
+            ("from_json", "read + from_json"),
+            ("windows", "the full windows query"),
+        ):
+            print(f"{title:<31}{rates[name]:>14,.0f}{rates[name] / rates['from_json']:>22.2f}")
+        if args.settings:
+            measure_settings(runs, spark, args.rounds)
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--bootstrap-servers", metavar="HOST:PORT", help="a Kafka that runs; otherwise one is started")
-    parser.add_argument("--messages", type=settings.positive_int, default=3_000_000, metavar="N", help="in the topic")
-    parser.add_argument("--rounds", type=settings.positive_int, default=3, metavar="N", help="how often to measure")
+    parser = harness.parser(__doc__, kafka=True, messages=3_000_000, rounds=3)
     parser.add_argument("--master", default="local[2]", help="the Spark master")
     parser.add_argument("--settings", action="store_true", help="measure other settings too")
     return parser.parse_args(argv)
@@ -117,31 +133,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        with ExitStack() as stack:
-            kafka = stack.enter_context(some_kafka(args.bootstrap_servers))
-            topic = f"benchmark-{time.time_ns()}"
-            print(f"writing {args.messages:,} readings …", flush=True)
-            backlog.fill(kafka, topic, args.messages)
-            spark = spark_session.start("benchmark-windows", args.master)
-            stack.callback(spark.stop)
-            runs = Runs(spark, kafka, topic, args.messages)
-            rates = measure(runs, args.rounds)
-            print(f"\n{args.master}, {args.messages:,} readings{'rows/s':>16}{'of read + from_json':>22}")
-            for name, title in (
-                ("read", "read"),
-                ("from_json", "read + from_json"),
-                ("windows", "the full windows query"),
-            ):
-                print(f"{title:<31}{rates[name]:>14,.0f}{rates[name] / rates['from_json']:>22.2f}")
-            if args.settings:
-                measure_settings(runs, spark, args.rounds)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return console.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import IO
 
 from rich.console import Console
 
-from iot import settings
+from iot import console, settings
 from iot.class_data import jvm_flags
 from iot.java import class_path, java_executable, read_lock
 from iot.kafka import require_broker
@@ -371,15 +371,9 @@ def show(command: str, kafka: Kafka) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        if args.command:
-            return show(args.command, settings.kafka_from(args))
-        return run_broker(args.port, args.data_dir)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    if args.command:
+        return console.exit_status(lambda: show(args.command, settings.kafka_from(args)))
+    return console.exit_status(lambda: run_broker(args.port, args.data_dir))
 
 
 if __name__ == "__main__":

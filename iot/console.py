@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from iot.settings import UserError
+
 REDRAW_S = 0.25
 PLAIN_EVERY_S = 10.0
 
@@ -89,6 +91,20 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def drop_stdout() -> None:
-    """Call on BrokenPipeError: who read the output is gone, and Python must not try to flush the rest at exit."""
+def exit_status(run: Callable[[], int | None]) -> int:
+    """Run a script, and its exit status: 1 with one line for what the user can cure, 130 after Ctrl-C."""
+    try:
+        return run() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        _drop_stdout()
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _drop_stdout() -> None:
+    """Who read the output is gone, and Python must not try to flush the rest at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from iot import settings
+from iot import console, settings
 from iot.console import printable
 from iot.kafka import confluent_config, require_broker
 from iot.readings import format_timestamp, parse_timestamp
@@ -257,12 +257,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        fetch(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return console.exit_status(lambda: fetch(args))
 
 
 if __name__ == "__main__":

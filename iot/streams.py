@@ -165,14 +165,14 @@ def start_windows(
 @contextmanager
 def _conf(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
     """Settings of what is started within: a query keeps those that it was started with."""
-    before = {key: spark.conf.get(key) for key in settings}
+    before = {key: str(spark.conf.get(key)) for key in settings}
     for key, value in settings.items():
         spark.conf.set(key, value)
     try:
         yield
     finally:
         for key, value in before.items():
-            spark.conf.set(key, str(value))
+            spark.conf.set(key, value)
 
 
 def split_report(rows: pa.Table, batch_id: int) -> tuple[pa.Table, Report | None]:

@@ -23,7 +23,7 @@ import msgspec
 from flask import Blueprint, Flask, Response, current_app, render_template, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from iot import access, openapi, settings
+from iot import access, console, openapi, settings
 from iot.access import require_token as require_token  # iot_streaming_app.py has its flags from here
 from iot.alert_feed import AlertFeed
 from iot.answers import Body, Cache, json_body, windows_csv, windows_json
@@ -317,12 +317,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        serve(args, StopSignal().install().event)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return console.exit_status(lambda: serve(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

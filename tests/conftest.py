@@ -48,6 +48,21 @@ def topic(broker: Broker) -> str:
 
 
 @pytest.fixture
+def refuses(capsys: pytest.CaptureFixture[str]) -> Callable[[Callable[[list[str]], object], list[str]], str]:
+    """``refuses(parse_args, flags)``: the script exits with status 2 and one line of error, which is returned."""
+
+    def refused(parse_args: Callable[[list[str]], object], flags: list[str]) -> str:
+        with pytest.raises(SystemExit) as exit_:
+            parse_args(flags)
+        assert exit_.value.code == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "error: " in error
+        return error
+
+    return refused
+
+
+@pytest.fixture
 def eventually() -> Callable[[Callable[[], object], float], None]:
     """``eventually(condition, timeout_s)`` waits until ``condition()`` is true, or fails the test."""
 

@@ -133,10 +133,8 @@ def test_joins_anew_when_joining_is_stuck():
 
 
 @pytest.mark.parametrize("wrong", [["--max-messages", "0"], ["--max-messages", "x"], ["--group", " "], ["--unknown"]])
-def test_bad_flags_exit_2(wrong):
-    with pytest.raises(SystemExit) as exited:
-        parse_args(wrong)
-    assert exited.value.code == 2
+def test_bad_flags_exit_2(wrong, refuses):
+    refuses(parse_args, wrong)
 
 
 def test_a_bad_rules_file_is_one_line(tmp_path):

@@ -54,7 +54,7 @@ def test_a_process_that_is_gone_is_no_trouble():
 def test_java_knows_the_flags_and_names_its_threads_so(eventually):
     # Any program will do that waits: this one ends when its standard input does.
     jar = next((Path(pyspark.__file__).parent / "jars").glob("py4j-*.jar"))
-    java = [java_executable(), *jit.FLAGS, "-cp", jar, "py4j.GatewayServer", "--die-on-broken-pipe", "0"]
+    java = [str(java_executable()), *jit.FLAGS, "-cp", str(jar), "py4j.GatewayServer", "--die-on-broken-pipe", "0"]
     environment = {name: value for name, value in os.environ.items() if name != "JDK_JAVA_OPTIONS"}
     process = subprocess.Popen(java, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     try:

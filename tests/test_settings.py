@@ -46,19 +46,13 @@ def test_help_opens_with_the_first_paragraph():
         ["--top", "abbreviated"],
     ],
 )
-def test_bad_flags_exit_2(wrong, capsys):
-    with pytest.raises(SystemExit) as exited:
-        parser(None).parse_args(wrong)
-    assert exited.value.code == 2
-    assert "error: " in capsys.readouterr().err.splitlines()[-1]
+def test_bad_flags_exit_2(wrong, refuses):
+    refuses(parser(None).parse_args, wrong)
 
 
-def test_bad_servers_in_the_environment_exit_2(monkeypatch, capsys):
+def test_bad_servers_in_the_environment_exit_2(monkeypatch, refuses):
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "nonsense")
-    with pytest.raises(SystemExit) as exited:
-        parser(None).parse_args([])
-    assert exited.value.code == 2
-    assert "'nonsense' is not host:port" in capsys.readouterr().err
+    assert "'nonsense' is not host:port" in refuses(parser(None).parse_args, [])
 
 
 @pytest.mark.parametrize(
