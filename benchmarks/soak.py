@@ -232,7 +232,7 @@ def run(
             soak.processed, soak.rejected = metrics["total_messages"] - FIRST, metrics["rejected_messages"]
             return soak.processed + soak.rejected >= count
 
-        _await(lambda: counted(0), START_S, app, folder, stop)
+        _await(lambda: counted(0) and _get(f"{api}/healthz") is not None, START_S, app, folder, stop)
         retain(broker, retention_s)
         say(f"broker and dashboard are up; {rate_per_s:,} readings a second for {minutes:g} min")
         producer = stack.enter_context(_process(producer_command(broker, rate_per_s, minutes * 60), folder, "producer"))

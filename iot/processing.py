@@ -39,7 +39,7 @@ CHECKPOINTS = ("dashboard-sensors-checkpoint", "dashboard-alerts-checkpoint")
 TRIGGER = {"processingTime": "500 milliseconds"}
 HEARTBEAT_S = 1.0
 # Two queries that start at once take longer to the first figure than one after the other: alerts wait for the first
-# batch of the windows, but not longer than this.
+# batch of the windows if there is one to wait for, but not longer than this.
 ALERTS_WAIT_S = 20.0
 # A transaction for each alert would cost more than raising them; the page has them by push before.
 ALERTS_GATHER_S = 0.25
@@ -203,7 +203,7 @@ class Processing:
         while not self._stop.is_set() and not self.over:
             now_s = time.time()
             # The feed first: it begins where the topic ends, before the query adds to it.
-            alerts_may = self._feed.running and (self._counting.is_set() or now_s - begun_s > ALERTS_WAIT_S)
+            alerts_may = self._feed.running and (now_s - begun_s > ALERTS_WAIT_S or self._windows_are_under_way())
             for job in (self._feed, self._windows, self._alerts):
                 if job is not self._alerts or alerts_may:
                     job.start_if_due(now_s)
@@ -212,6 +212,15 @@ class Processing:
             self._stop.wait(HEARTBEAT_S)
         if self.over:
             self._give_up(self.over)
+
+    def _windows_are_under_way(self) -> bool:
+        """Whether the windows query has done its first batch, or failed, or has nothing to read yet."""
+        if self._counting.is_set() or self._windows.reason not in (None, STARTING):
+            return True
+        with suppress(Exception):
+            running = self._windows.running
+            return bool(running and running.status["message"].startswith("Waiting for"))
+        return False
 
     def _report(self) -> None:
         prune_due_s = 0.0

@@ -148,14 +148,12 @@ def a_damaged_checkpoint_is_cured(app: App, checkpoints: Path, eventually) -> No
         last.touch()
         os.truncate(last, size)
     with app.running() as process:
-        eventually(lambda: "checkpoint is damaged" in unhealthy(app), PATIENCE_S)
-        told = unhealthy(app)
-        assert told.count("its checkpoint is damaged") == 2, told
+        eventually(lambda: unhealthy(app).count("its checkpoint is damaged") == 2, PATIENCE_S)
         status, said = stop(process)
     assert status == 0
     assert "the windows query failed: its checkpoint is damaged" in said
     assert "Traceback" not in said
-    cure(told)
+    cure(said)
 
 
 def a_topic_made_anew_is_said(app: App, broker: Broker, process: subprocess.Popen[str], eventually) -> None:

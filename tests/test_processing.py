@@ -105,6 +105,11 @@ FAILED = "[STREAM_FAILED] Query [id = 3f, runId = 0c] terminated with exception:
             "its checkpoint is damaged, or of another query (Unexpected end-of-input in field name); the cure",
         ),
         (
+            FAILED + "Checksum error: file:/c/offsets/3 at 0 exp: -1 got: 8 SQLSTATE: XXKST",
+            "its checkpoint is damaged, or of another query (Checksum error: file:/c/offsets/3 at 0 exp: -1 got: 8); "
+            "the cure",
+        ),
+        (
             FAILED + "Partition iot-sensors-0's offset was changed from 500 to 0, some data may have been missed.",
             "messages that were not read yet have expired in Kafka, or the topic was made anew "
             "(Partition iot-sensors-0's offset was changed from 500 to 0, some data may have been missed.); the cure",
