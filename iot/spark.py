@@ -224,7 +224,8 @@ OVER = (
     (
         r"(?i)STATE_STORE\w*(INCOMPAT|NOT_COMPATIBLE|MISMATCH)|STATE_STORE_(KEY|VALUE)|sources in the checkpoint|"
         r"incomplete log file|malformed|Failed to (parse|read) log|CANNOT_LOAD_STATE|MISSING_STATE_DIRECTORY|"
-        r"unexpected end-of-input|no content to map|EOFException|Checksum(Exception| error)|Error reading (delta|snapshot)",
+        r"unexpected end-of-input|no content to map|EOFException|Checksum(Exception| error)|"
+        r"Error reading (delta|snapshot)",
         "its checkpoint is damaged, or of another query",
     ),
 )
