@@ -25,11 +25,11 @@ from iot import spark as spark_session
 from iot.alert_feed import AlertFeed, Delivered
 from iot.alerts import DEFAULT_RULES
 from iot.checkpoints import Identity, Notes
-from iot.digest import Report
 from iot.kafka import require_broker
 from iot.lifecycle import StopSignal
 from iot.offsets import Offsets, end_offsets, start_offsets
 from iot.rejected import RejectedWriter
+from iot.report import Report
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, SLIDE_S, WATERMARK_S, WINDOW_S, UserError
 from iot.topic_guard import TopicGuard
 from iot.topics import ensure_topics, topic_id

@@ -37,10 +37,10 @@ from iot import console, settings
 from iot.alerts import DEFAULT_RULES, Alert, encode
 from iot.broker import find_free_port
 from iot.checkpoints import Identity
-from iot.digest import Context, Latest, Report, Total
 from iot.lifecycle import spawn
 from iot.pacing import Delays, Schedule
 from iot.readings import STANDARD_UNITS
+from iot.report import Context, Latest, Report, Total
 from iot.sender import make_sender
 from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, SLIDE_S, Kafka, UserError
 from iot.state import QueryStatus, Status

@@ -9,7 +9,7 @@ from typing import IO
 
 import msgspec
 
-from iot.digest import Context, Report
+from iot.report import Context, Report
 from iot.settings import UserError, reason
 
 CHECKPOINT_ROOT = Path("/tmp")

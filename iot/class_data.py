@@ -107,9 +107,9 @@ def _run_both(work: Path) -> None:
     from iot import spark_alerts, streams
     from iot.alerts import DEFAULT_RULES
     from iot.broker import Broker, find_free_port
-    from iot.digest import Report
     from iot.offsets import start_offsets
     from iot.rejected import RejectedWriter
+    from iot.report import Report
     from iot.sender import make_sender
     from iot.simulator import Fleet
 

@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Connection, Row, func, not_, select
 
 from iot import history
 from iot.alerts import Alert
-from iot.digest import Context, Total
 from iot.readings import format_timestamp
+from iot.report import Context, Total
 from iot.schema import alerts, latest, notes, sensors, totals, windows, windows_by_location
 from iot.state import LatestValue, State, Status, Window
 

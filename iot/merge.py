@@ -13,9 +13,9 @@ from sqlalchemy import Connection, case, delete, func, select, tuple_
 
 from iot.alerts import Rules, broken_bound
 from iot.database import upsert
-from iot.digest import MAX_SENSORS, Latest, Total
 from iot.fetch import read_totals
 from iot.readings import STANDARD_UNITS
+from iot.report import MAX_SENSORS, Latest, Total
 from iot.schema import latest, sensors, totals, windows, windows_by_location
 
 WINDOW_COLUMNS = ("sensor_type", "location", "unit", "count", "total", "min", "max")

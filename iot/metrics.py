@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from iot.digest import MAX_LOCATIONS, MAX_SENSORS, MAX_TYPES, OTHER
 from iot.readings import STANDARD_UNITS, format_timestamp
+from iot.report import MAX_LOCATIONS, MAX_SENSORS, MAX_TYPES, OTHER
 from iot.settings import BOOTSTRAP_SERVERS, READINGS_TOPIC
 from iot.state import STARTING, State, Status
 

@@ -22,10 +22,10 @@ from iot import spark_alerts, streams
 from iot.alert_feed import AlertFeed, Delivered
 from iot.alerts import Rules
 from iot.checkpoints import Identity, contexts_after
-from iot.digest import Report
 from iot.jobs import Job
 from iot.offsets import EndOffsets, Offsets, end_offsets
 from iot.rejected import RejectedWriter
+from iot.report import Report
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError, reason
 from iot.state import STARTING
 from iot.store import QueryStatus, Status, Store, StoreUnavailable

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from iot.alerts import Alert
-from iot.digest import Total
+from iot.report import Total
 
 STARTING = "starting"
 """The reason why a query that never ran is not active: it is no failure."""

@@ -19,10 +19,10 @@ from iot import history, retention
 from iot.alerts import Alert, Rules
 from iot.checkpoints import Identity
 from iot.database import Database, StoreUnavailable, upsert
-from iot.digest import Context, Report
 from iot.fetch import RATE_S, read_alerts, read_notes, read_state, read_windows
 from iot.merge import merge_latest, merge_totals, merge_windows
 from iot.readings import Rejected, parse_timestamp
+from iot.report import Context, Report
 from iot.schema import SCHEMA_VERSION, alerts, metadata, notes, results
 from iot.settings import UserError
 from iot.state import QueryStatus, State, Status, Window

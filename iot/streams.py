@@ -5,8 +5,8 @@
     judged     the same by event time, less what came too late    and one row with the report on the batch
     windows    window, sensor type, location, count, avg, …       kept by Spark, 30 s long, one every 10 s
 
-``iot.digest`` does the second and third step in Python over Arrow; the windows, their watermark and their state are
-Spark's own. The alerts take a way of their own, ``iot.spark_alerts``.
+``iot.digest`` and ``iot.judge`` do the second and third step in Python over Arrow; the windows, their watermark and
+their state are Spark's own. The alerts take a way of their own, ``iot.spark_alerts``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow as pa
 
-from iot import digest
-from iot.digest import Context, Report
+from iot import digest, judge
 from iot.offsets import Offsets
 from iot.rejected import RejectedWriter
+from iot.report import Context, Report, decode_report
 from iot.settings import LATENESS_S, PARTITIONS, SLIDE_S, WINDOW_S, Kafka
 from iot.spark import slots
 
@@ -75,7 +75,7 @@ def partials(messages: DataFrame, rejected: RejectedWriter | None = None, sensor
 
 def judged(partials: DataFrame) -> DataFrame:
     """Partials of all partitions, judged together: one small task."""
-    return partials.repartition(1).mapInArrow(_judge, _ddl(digest.JUDGED))
+    return partials.repartition(1).mapInArrow(_judge, _ddl(judge.JUDGED))
 
 
 def over_all_locations(judged: DataFrame) -> DataFrame:
@@ -181,7 +181,7 @@ def split_report(rows: pa.Table, batch_id: int) -> tuple[pa.Table, Report | None
 
     of_windows = rows.filter(pc.is_null(rows.column("batch_id"))).drop_columns(["batch_id", "report"])
     reports = rows.filter(pc.equal(rows.column("batch_id"), batch_id)).column("report")
-    return of_windows, digest.decode_report(reports[0].as_py()) if len(reports) else None
+    return of_windows, decode_report(reports[0].as_py()) if len(reports) else None
 
 
 def start_alerts(
@@ -235,7 +235,7 @@ def _digest(
 
 def _judge(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     batch_id, context = _context()
-    return digest.judge(batches, context, batch_id)
+    return judge.judge(batches, context, batch_id)
 
 
 _DDL = {

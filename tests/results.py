@@ -10,8 +10,8 @@ import pyarrow as pa
 from iot.alert_feed import Delivered
 from iot.alerts import Alert
 from iot.checkpoints import Identity
-from iot.digest import Latest, Report, Total
 from iot.readings import format_timestamp
+from iot.report import Latest, Report, Total
 from iot.store import Store
 
 NOW_S = 1_795_561_380

@@ -6,7 +6,7 @@ import pytest
 
 from iot import checkpoints
 from iot.checkpoints import KEPT_CONTEXTS, Identity, Notes, contexts_after, hold, read_notes, write_notes
-from iot.digest import Context, Report
+from iot.report import Context, Report
 from iot.settings import UserError
 
 OURS = Identity("iot-sensors", "topic-id")

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot import digest
-from iot.digest import FIRST_NEWEST_US, MAX_SENSORS, MAX_TYPES, OTHER, Context, Report
+from iot import digest, judge
+from iot import report as report_module
 from iot.readings import Message, encode, format_timestamp
+from iot.report import FIRST_NEWEST_US, MAX_SENSORS, MAX_TYPES, OTHER, Context, Report, decode_report
 
 BASE_MS = 1_795_561_388_713
 BASE_US = BASE_MS * 1000
@@ -65,10 +66,10 @@ def run(
         for of_partition in batches(sent, size).values()
         for partial in digest.digest(of_partition, context.newest_us, sensors=sensors)
     ]
-    rows = [row for batch in digest.judge(partials, context, 7) for row in batch.to_pylist()]
+    rows = [row for batch in judge.judge(partials, context, 7) for row in batch.to_pylist()]
     [report] = [row for row in rows if row["batch_id"] is not None]
     assert report["batch_id"] == 7
-    return [row for row in rows if row["batch_id"] is None], digest.decode_report(report["report"])
+    return [row for row in rows if row["batch_id"] is None], decode_report(report["report"])
 
 
 def windows(rows: list[dict[str, Any]]) -> dict[tuple[int, str, str], list[float]]:
@@ -108,7 +109,7 @@ def test_rejected_messages_are_handed_on_and_counted():
     assert [(same, row) for same, (row, _) in seen] == [(True, 0), (True, 2)]
     assert all(reason for _, (_, reason) in seen)
     assert parts[0].column("count").to_pylist() == [1]
-    report = digest.decode_report(parts[-1].column("report")[0].as_py())
+    report = decode_report(parts[-1].column("report")[0].as_py())
     assert (report.messages, report.rejected) == (1, 2)
 
 
@@ -249,7 +250,7 @@ def test_names_beyond_the_limit_are_other_and_the_first_ones_are_remembered():
 
 
 def test_of_more_sensors_than_are_kept_those_heard_from_last_stay(monkeypatch):
-    monkeypatch.setattr(digest, "MAX_SENSORS", 10)
+    monkeypatch.setattr(report_module, "MAX_SENSORS", 10)
     sent = [Sent(0, BASE_MS + number, reading(BASE_US, sensor_id=f"s{number}")) for number in range(50)]
     _, report = run(sent, size=4)
     assert {one.sensor_id for one in report.latest} == {f"s{number}" for number in range(40, 50)}

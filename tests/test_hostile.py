@@ -17,11 +17,11 @@ from playwright.sync_api import expect
 
 from iot import digest, rejected, streams
 from iot.broker import Broker
-from iot.digest import MAX_LOCATIONS, MAX_SENSORS, MAX_TYPES, OTHER, Context
 from iot.metrics import metrics
 from iot.offsets import start_offsets
 from iot.readings import Message, decode, encode, format_timestamp
 from iot.rejected import RejectedMessage, RejectedWriter
+from iot.report import MAX_LOCATIONS, MAX_SENSORS, MAX_TYPES, OTHER, Context
 from iot.sender import Record, make_sender
 from iot.settings import REJECTED_TOPIC
 from iot.state import Status

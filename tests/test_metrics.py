@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from iot.alerts import Alert
-from iot.digest import MAX_LOCATIONS, MAX_TYPES, OTHER, Total
 from iot.metrics import health, metrics
+from iot.report import MAX_LOCATIONS, MAX_TYPES, OTHER, Total
 from iot.state import LatestValue, QueryStatus, State, Status
 from tests.results import NOW_S, delivered
 

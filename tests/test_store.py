@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, func, make_url, select
 
 from iot import history, merge, retention
 from iot.alerts import DEFAULT_RULES
-from iot.digest import Context
+from iot.report import Context
 from iot.schema import alerts, metadata
 from iot.schema import history as history_table
 from iot.settings import WINDOW_S

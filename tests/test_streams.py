@@ -17,10 +17,10 @@ import pyarrow as pa
 import pytest
 
 from iot import streams
-from iot.digest import Report
 from iot.offsets import start_offsets
 from iot.readings import Message, encode, format_timestamp
 from iot.rejected import RejectedWriter
+from iot.report import Report
 from iot.sender import Record, make_sender
 from iot.topics import ensure_topics
 from tests import reference

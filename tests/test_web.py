@@ -23,8 +23,8 @@ from iot import push, web
 from iot.alerts import Alert, encode
 from iot.broker import Broker, find_free_port
 from iot.database import StoreUnavailable
-from iot.digest import Total
 from iot.metrics import metrics
+from iot.report import Total
 from iot.sender import make_sender
 from iot.server import HAND_OVER
 from iot.settings import ALERTS_TOPIC, UserError

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from iot import checkpoints, offsets, spark, streams
 from iot.checkpoints import Identity, Notes
-from iot.digest import Report
+from iot.report import Report
 from iot.settings import Kafka
 
 
