@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any, NamedTuple
 
+import msgspec
 import pyarrow as pa
 
 from iot.alert_feed import Delivered
@@ -17,6 +18,15 @@ from iot.store import Store
 NOW_S = 1_795_561_380
 IDENTITY = Identity("iot-sensors", "first-topic-id")
 NO_RULES: dict[Any, Any] = {}
+
+
+def an_alert(number: int, **changes: Any) -> Alert:
+    """The alert about the message at that offset of the first partition."""
+    alert = Alert(
+        f"iot-sensors-0-{number}", "HIGH_TEMPERATURE", "s", "temperature", "a", 31.0, "celsius", 30.0,
+        "2026-11-24T02:15:07.123456+00:00",
+    )  # fmt: skip
+    return msgspec.structs.replace(alert, **changes)
 
 
 class Sample(NamedTuple):

@@ -10,19 +10,15 @@ import msgspec
 import pytest
 
 from iot.alert_feed import AlertFeed, Delivered
-from iot.alerts import Alert, encode
+from iot.alerts import encode
 from iot.broker import Broker
 from iot.sender import make_sender
 from iot.topics import ensure_topics
+from tests.results import an_alert
 
 pytestmark = pytest.mark.integration
 
 SOURCE = "readings-1"
-
-
-def an_alert(alert_id: str) -> Alert:
-    moment = "2026-11-24T02:15:07.123456+00:00"
-    return Alert(alert_id, "HIGH_TEMPERATURE", "s", "temperature", "a", 31.0, "celsius", 30.0, moment)
 
 
 def send(broker: Broker, topic: str, *values: bytes) -> None:
@@ -49,7 +45,7 @@ def feed(broker: Broker, topic: str, offsets: dict[int, int] | None, on_alerts: 
 
 
 def test_only_alerts_about_the_source_get_further(broker, topic, eventually):
-    good = [an_alert(f"{SOURCE}-0-7"), an_alert(f"{SOURCE}-12-123456789")]
+    good = [an_alert(0, alert_id=f"{SOURCE}-0-7"), an_alert(0, alert_id=f"{SOURCE}-12-123456789")]
     send(
         broker,
         topic,
@@ -60,11 +56,11 @@ def test_only_alerts_about_the_source_get_further(broker, topic, eventually):
         b'{"more":' * 100_000,
         b'{"alert_id":"readings-1-0-8"}',
         msgspec.json.encode(msgspec.structs.asdict(good[0]) | {"value": None}),
-        encode(an_alert("readings-0-1")),
-        encode(an_alert(f"other-{SOURCE}-0-1")),
-        encode(an_alert(f"{SOURCE}-0-1\n\nevent: metrics")),
-        encode(an_alert(f"{SOURCE}-0-")),
-        encode(an_alert(f"{SOURCE}-0-٣")),
+        encode(an_alert(0, alert_id="readings-0-1")),
+        encode(an_alert(0, alert_id=f"other-{SOURCE}-0-1")),
+        encode(an_alert(0, alert_id=f"{SOURCE}-0-1\n\nevent: metrics")),
+        encode(an_alert(0, alert_id=f"{SOURCE}-0-")),
+        encode(an_alert(0, alert_id=f"{SOURCE}-0-٣")),
         encode(good[1]),
     )
     with feed(broker, topic, {}) as (ids, followed):
@@ -74,12 +70,12 @@ def test_only_alerts_about_the_source_get_further(broker, topic, eventually):
 
 
 def test_it_begins_at_the_end_or_where_it_is_told(broker, topic, eventually):
-    send(broker, topic, *(encode(an_alert(f"{SOURCE}-0-{number}")) for number in range(3)))
+    send(broker, topic, *(encode(an_alert(0, alert_id=f"{SOURCE}-0-{number}")) for number in range(3)))
     with feed(broker, topic, None) as (from_end, _), feed(broker, topic, {}) as (from_beginning, _):
         eventually(lambda: len(from_beginning) == 3)
 
         def a_new_one_has_come() -> bool:
-            send(broker, topic, encode(an_alert(f"{SOURCE}-0-3")))
+            send(broker, topic, encode(an_alert(0, alert_id=f"{SOURCE}-0-3")))
             return bool(from_end)
 
         eventually(a_new_one_has_come)
@@ -94,14 +90,14 @@ def test_a_topic_that_is_not_there_is_waited_for(broker, eventually):
         eventually(lambda: followed.away is None)
 
         def one_has_come() -> bool:
-            send(broker, "not-yet", encode(an_alert(f"{SOURCE}-0-1")))
+            send(broker, "not-yet", encode(an_alert(0, alert_id=f"{SOURCE}-0-1")))
             return bool(ids)
 
         eventually(one_has_come)
 
 
 def test_what_cannot_be_handed_on_ends_it(broker, topic, eventually):
-    send(broker, topic, encode(an_alert(f"{SOURCE}-0-1")))
+    send(broker, topic, encode(an_alert(0, alert_id=f"{SOURCE}-0-1")))
 
     def fails(*_: object) -> None:
         raise OSError("no room")
@@ -118,11 +114,11 @@ def test_alerts_gather_where_each_call_costs(broker, topic, eventually):
         calls.append([one.alert.alert_id for one in delivered])
 
     followed = AlertFeed(broker.kafka, SOURCE, keep, topic, gather_s=3600)
-    send(broker, topic, encode(an_alert(f"{SOURCE}-0-0")))
+    send(broker, topic, encode(an_alert(0, alert_id=f"{SOURCE}-0-0")))
     followed.start({})
     try:
         eventually(lambda: calls == [[f"{SOURCE}-0-0"]])
-        send(broker, topic, encode(an_alert(f"{SOURCE}-0-1")))
+        send(broker, topic, encode(an_alert(0, alert_id=f"{SOURCE}-0-1")))
     finally:
         followed.close()
     assert not followed._thread.is_alive()
