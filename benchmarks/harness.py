@@ -17,9 +17,7 @@ from iot.settings import Kafka
 
 def parser(doc: str | None, *, kafka: bool = False, messages: int = 0, rounds: int = 0) -> argparse.ArgumentParser:
     """Flags that benchmarks share: the Kafka to use, how many messages are in the topic, how often to measure."""
-    made = argparse.ArgumentParser(
-        description=(doc or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    made = argparse.ArgumentParser(description=(doc or "").split("\n\n")[0], formatter_class=settings.HelpFormatter)
     if kafka:
         made.add_argument(
             "--bootstrap-servers",

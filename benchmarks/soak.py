@@ -359,7 +359,7 @@ def write_page(path: Path, soak: Soak) -> None:
     path.write_text(page, encoding="utf-8")
 
 
-def show(args: argparse.Namespace, stop: threading.Event) -> int:
+def soak_and_tell(args: argparse.Namespace, stop: threading.Event) -> int:
     """Soak, print the table, and draw it; 1 if something grew or went wrong."""
     with tempfile.TemporaryDirectory(prefix="iot-soak-") as folder:
         soak = run(Path(folder), args.minutes, args.rate, lambda text: print(text, flush=True), stop)
@@ -383,7 +383,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return console.exit_status(lambda: show(args, StopSignal().install().event))
+    return console.exit_status(lambda: soak_and_tell(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

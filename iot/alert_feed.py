@@ -17,6 +17,8 @@ from iot.settings import ALERTS_TOPIC, Kafka, reason
 
 POLL_WAIT_MS = 500
 RETRY_S = 1.0
+# So many at once need not gather.
+MANY = 1_000
 
 
 class Delivered(NamedTuple):
@@ -101,7 +103,8 @@ class AlertFeed:
                 batches = consumer.poll(POLL_WAIT_MS, max_records=10_000)
                 if batches:
                     self._hand_on(batches, self._offsets)
-                    self._stop.wait(self._gather_s)
+                    if sum(map(len, batches.values())) < MANY:
+                        self._stop.wait(self._gather_s)
         finally:
             consumer.close(autocommit=False, timeout_ms=2_000)
 

@@ -63,7 +63,10 @@ def prepare() -> None:
     for old in FOLDER.iterdir():
         if time.time() - old.stat().st_mtime > UNUSED_S:
             # A folder is what an interrupted run left.
-            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+            if old.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER, prefix="new-") as work, StatusLine(sys.stderr) as status:
         status.print(f"Running Kafka and Spark once, so that they start in half the time, archives in {FOLDER}")
         with _recorded(missing, Path(work)):

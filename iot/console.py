@@ -7,6 +7,7 @@ occasional plain line.
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -99,10 +100,22 @@ def exit_status(run: Callable[[], int | None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
+        if not _is_stdout_broken():
+            raise
         _drop_stdout()
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _is_stdout_broken() -> bool:
+    """Whether nobody reads it any more; a pipe to somewhere else may have broken instead."""
+    try:
+        watched = select.poll()
+        watched.register(sys.stdout.fileno(), 0)
+        return bool(watched.poll(0))
+    except OSError:
+        return False
 
 
 def _drop_stdout() -> None:

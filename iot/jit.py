@@ -11,8 +11,10 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-# Twenty times the defaults of the HotSpot virtual machine.
 FLAGS = [
+    # So that all of its threads are there from the start.
+    "-XX:-UseDynamicNumberOfCompilerThreads",
+    # Twenty times the defaults of the HotSpot virtual machine.
     "-XX:Tier4InvocationThreshold=100000",
     "-XX:Tier4MinInvocationThreshold=12000",
     "-XX:Tier4CompileThreshold=300000",
@@ -20,20 +22,17 @@ FLAGS = [
 ]
 NICENESS = 19
 # As Linux has it: 15 characters of a thread's name.
-THREADS = "C2 CompilerThre"
+THREAD_NAME = "C2 CompilerThre"
 
 
 def give_way(pid: int) -> int:
-    """Have the best compiler's threads of a JVM give way to all others; how many did. Nothing where there is no /proc.
-
-    Threads that the JVM adds later are started by these, and inherit it.
-    """
+    """Have the best compiler's threads of a JVM give way to all others; how many did. Without /proc none do."""
     changed = 0
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             # A thread may end at any moment.
             with suppress(OSError):
-                if (task / "comm").read_text().strip() == THREADS:
+                if (task / "comm").read_text().strip() == THREAD_NAME:
                     os.setpriority(os.PRIO_PROCESS, int(task.name), NICENESS)
                     changed += 1
     return changed

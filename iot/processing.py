@@ -199,11 +199,11 @@ class Processing:
         self._alerts.mode = "micro-batch" if why_not else "real-time"
         if why_not:
             self._say(f"alerts in micro-batches: {why_not}")
-        begun_s = time.time()
+        alerts_due_s = time.monotonic() + ALERTS_WAIT_S
         while not self._stop.is_set() and not self.over:
             now_s = time.time()
             # The feed first: it begins where the topic ends, before the query adds to it.
-            alerts_may = self._feed.running and (now_s - begun_s > ALERTS_WAIT_S or self._windows_are_under_way())
+            alerts_may = self._feed.running and (time.monotonic() > alerts_due_s or self._windows_are_under_way())
             for job in (self._feed, self._windows, self._alerts):
                 if job is not self._alerts or alerts_may:
                     job.start_if_due(now_s)

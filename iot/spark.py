@@ -127,8 +127,6 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
         os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
         builder = builder.config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
         builder = builder.config("spark.sql.streaming.checkpointFileManagerClass", LOCAL_CHECKPOINTS)
-        # Over TCP, what is small waits for an acknowledgement between JVM and Python worker.
-        builder = builder.config("spark.python.unix.domain.socket.enabled", str(sys.platform == "linux").lower())
         # Executors elsewhere get this package only after their daemon is started.
         builder = builder.config("spark.python.daemon.module", "iot.worker_daemon")
     log = log_file(name)
@@ -214,7 +212,13 @@ def slots(session: SparkSession) -> int:
     return int(session.sparkContext.defaultParallelism)
 
 
-# What Spark says, and what it means for who runs the script. A query that died of the first has to start afresh.
+# What Spark says, and what it means for who runs the script. A query that died of what is in OVER has to start afresh.
+WORKERS = (
+    (r"No module named '([\w.]+)'",
+     "a Python worker lacks a module: pip install -r requirements.txt, on every machine of the cluster"),
+    (r"reading the port number from|Python worker exited unexpectedly",
+     "Spark's Python workers do not run: PYSPARK_PYTHON must name this Python, and there must be memory for them"),
+)  # fmt: skip
 OVER = (
     (
         r"KAFKA_DATA_LOSS|data may have been lost|OffsetOutOfRange|offset(s)? .*out of range|was changed from \d+",
@@ -241,8 +245,6 @@ KNOWN = (
     ),
     (r"TimeoutException|TimeoutError|Disconnected|No resolvable bootstrap", "Kafka does not answer"),
     (r"(?i)Sasl|authenticat|authoriz", "Kafka refuses this client: check --kafka-config"),
-    (r"ModuleNotFoundError: No module named '([\w.]+)'",
-     "a Python worker lacks a module: pip install -r requirements.txt, on every machine of the cluster"),
     (r"(Invalid|Error).* heap size|must be specified as", "IOT_DRIVER_MEMORY is no size of memory; for example 4g"),
     (r"Could not parse Master URL|INVALID_MASTER|Master must either", "that is no Spark master; for example local[8] or spark://HOST:7077"),
     (r"All masters are unresponsive|Failed to connect to master|on a stopped SparkContext",
@@ -264,6 +266,9 @@ def explain(error: BaseException, said: str = "", cure: str = "remove the checkp
         return str(ours[-1])
     text = f"{message}\n{said}"
     own = _own_words(text) or type(error).__name__
+    for pattern, meaning in WORKERS:
+        if re.search(pattern, text):
+            return f"{meaning} ({own})"
     for pattern, meaning in OVER:
         if re.search(pattern, text):
             return f"{meaning} ({own}); {cure}"

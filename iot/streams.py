@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 CONTEXTS = "iot.contexts"
 BATCH_ID = "streaming.sql.batchId"
-# Once folded, a batch is a few thousand rows: compiling a program for them takes longer than the rows do.
+# Once folded, a batch is a few thousand rows: compiling a program for them takes longer than the rows do. A backlog,
+# where it would be for millions of messages too, is worked off no slower.
 PLAIN = {"spark.sql.codegen.wholeStage": "false"}
 # In real-time mode a batch is only how often progress is kept.
 REAL_TIME_BATCH = "1 minute"
@@ -158,15 +159,15 @@ def start_windows(
     of_readings = judged(partials(messages(topic), rejected, sensors))
     query = windows(of_readings if by_location else over_all_locations(of_readings)).writeStream
     query = query.queryName("windows").outputMode("update").option("checkpointLocation", checkpoint)
-    with _conf(spark, PLAIN):
+    with _with_settings(spark, PLAIN):
         return query.foreachBatch(keep).trigger(**trigger).start()
 
 
 @contextmanager
-def _conf(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+def _with_settings(spark: SparkSession, wanted: Mapping[str, str]) -> Iterator[None]:
     """Settings of what is started within: a query keeps those that it was started with."""
-    before = {key: str(spark.conf.get(key)) for key in settings}
-    for key, value in settings.items():
+    before = {key: str(spark.conf.get(key)) for key in wanted}
+    for key, value in wanted.items():
         spark.conf.set(key, value)
     try:
         yield

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from iot.console import REDRAW_S, StatusLine, printable
+from iot.console import REDRAW_S, StatusLine, exit_status, printable
+from iot.settings import UserError
 
 
 class Clock:
@@ -85,3 +86,28 @@ def test_a_terminal_in_another_encoding_gets_escapes():
 )
 def test_printable(text, shown):
     assert printable(text) == shown
+
+
+def raising(error: BaseException) -> int:
+    raise error
+
+
+def test_how_a_script_ends(capsys):
+    assert exit_status(lambda: None) == 0
+    assert exit_status(lambda: 3) == 3
+    assert exit_status(lambda: raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == ""
+    assert exit_status(lambda: raising(UserError("no broker: start one"))) == 1
+    assert capsys.readouterr().err == "error: no broker: start one\n"
+
+
+def test_only_a_broken_standard_output_is_passed_over():
+    with pytest.raises(BrokenPipeError):
+        exit_status(lambda: raising(BrokenPipeError()))
+    code = "from iot.console import exit_status; raise SystemExit(exit_status(lambda: print('x' * 1_000_000)))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.wait(30) == 1
+        assert process.stderr.read() == b""

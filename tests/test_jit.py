@@ -26,7 +26,7 @@ def test_only_the_compilers_threads_give_way():
     named, end = threading.Event(), threading.Event()
 
     def compiler() -> None:
-        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(jit.THREADS)
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(jit.THREAD_NAME)
         named.set()
         end.wait()
 
@@ -59,7 +59,12 @@ def test_java_knows_the_flags_and_names_its_threads_so(eventually):
     process = subprocess.Popen(java, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     try:
         assert process.stdout
+        assert process.stdin
         assert int(process.stdout.readline()) > 0
         eventually(lambda: jit.give_way(process.pid) > 0)
     finally:
-        process.communicate()
+        process.stdin.close()
+        try:
+            process.wait(30)
+        finally:
+            process.kill()

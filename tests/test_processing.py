@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 
 import pytest
 
 from iot.agreement import afresh, agree
 from iot.checkpoints import Identity, Notes, read_notes, write_notes
 from iot.jobs import Job
+from iot.processing import Processing
 from iot.settings import UserError
 from iot.spark import explain
 from iot.store import Store
@@ -114,6 +117,21 @@ FAILED = "[STREAM_FAILED] Query [id = 3f, runId = 0c] terminated with exception:
             "messages that were not read yet have expired in Kafka, or the topic was made anew "
             "(Partition iot-sensors-0's offset was changed from 500 to 0, some data may have been missed.); the cure",
         ),
+        (
+            FAILED + "EOFException occurred while reading the port number from iot.worker_daemon's stdout",
+            "Spark's Python workers do not run: PYSPARK_PYTHON must name this Python, and there must be memory for "
+            "them (EOFException occurred while reading the port number from iot.worker_daemon's stdout)",
+        ),
+        (
+            FAILED + "Python worker exited unexpectedly (crashed)\nCaused by: java.io.EOFException",
+            "Spark's Python workers do not run: PYSPARK_PYTHON must name this Python, and there must be memory for "
+            "them (EOFException)",
+        ),
+        (
+            FAILED + "ModuleNotFoundError: No module named 'msgspec'",
+            "a Python worker lacks a module: pip install -r requirements.txt, on every machine of the cluster "
+            "(ModuleNotFoundError: No module named 'msgspec')",
+        ),
         # What this package says itself, it has said well.
         (
             FAILED + "[FOREACH_BATCH_USER_FUNCTION_ERROR] An error occurred in the user provided function\n"
@@ -147,3 +165,27 @@ def test_what_fails_is_started_again_after_a_pause_that_doubles():
         now_s += 0.5
     assert begun == [0, 1, 3, 7, 15, 31, 61, 91]
     assert job.reason == "not now"
+
+
+@pytest.mark.parametrize(
+    ("message", "failed", "counting", "under_way"),
+    [
+        (None, None, False, False),
+        ("Initializing sources", None, False, False),
+        ("Processing new data", None, False, False),
+        ("Processing new data", None, True, True),
+        ("Waiting for data to arrive", None, False, True),
+        (None, "its checkpoint is damaged", False, True),
+    ],
+)
+def test_alerts_begin_once_the_windows_are_under_way(message, failed, counting, under_way):
+    job = Job("windows", lambda: SimpleNamespace(status={"message": message}), "the cure")
+    if message:
+        job.start_if_due(0)
+    if failed:
+        job.failed(UserError(failed), 0)
+    counts = Event()
+    if counting:
+        counts.set()
+    dashboard = SimpleNamespace(_windows=job, _counting=counts)
+    assert Processing._windows_are_under_way(dashboard) is under_way  # type: ignore[arg-type]

@@ -227,6 +227,7 @@ def test_killed_at_random_moments(broker, topic, tmp_path, eventually, kills):
     kept.require(reference.expected(reference.read_topic(broker.bootstrap_servers, topic)))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_workers_are_forked_with_all_that_they_import(spark):
     def look(_: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")
@@ -237,11 +238,28 @@ def test_workers_are_forked_with_all_that_they_import(spark):
     assert [(row.daemon, row.arrow) for row in found] == [("iot.worker_daemon", True)]
 
 
-def test_settings_of_one_query_are_not_those_of_the_next(spark):
-    before = spark.conf.get("spark.sql.codegen.wholeStage")
-    with streams._conf(spark, streams.PLAIN):
-        assert spark.conf.get("spark.sql.codegen.wholeStage") == "false"
-    assert spark.conf.get("spark.sql.codegen.wholeStage") == before == "true"
+def test_no_program_is_compiled_for_the_few_rows_of_a_batch(spark, broker, topic, tmp_path, eventually, capfd):
+    results = Results()
+    query = streams.start_windows(
+        spark,
+        streams.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest")),
+        str(tmp_path),
+        results.keep,
+        {},
+        {"processingTime": "100 milliseconds"},
+    )
+    try:
+        # By these words the dashboard knows that it waits for nothing.
+        eventually(lambda: query.status["message"].startswith("Waiting for"))
+        write(broker.kafka, topic, stream(10, seed=3, span_s=10))
+        eventually(lambda: results.batches)
+        query.explain()
+    finally:
+        query.stop()
+    plan = capfd.readouterr().out
+    assert "StateStoreSave" in plan
+    assert "*(" not in plan
+    assert spark.conf.get("spark.sql.codegen.wholeStage") == "true", "other queries are not concerned"
 
 
 def test_every_case_of_the_table_gets_the_validators_verdict(spark):
