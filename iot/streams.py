@@ -36,8 +36,8 @@ BATCH_ID = "streaming.sql.batchId"
 # Once folded, a batch is a few thousand rows: compiling a program for them takes longer than the rows do. A backlog,
 # where it would be for millions of messages too, is worked off no slower.
 PLAIN = {"spark.sql.codegen.wholeStage": "false"}
-# In real-time mode a batch is only how often progress is kept.
-REAL_TIME_BATCH = "1 minute"
+# In real-time mode a batch is only how often progress is kept, and alerts stand still for about a second meanwhile.
+REAL_TIME_BATCH = "2 minutes"
 
 Contexts = dict[int, Context]
 """What a batch has to know of those before it, by the id of that batch."""

@@ -100,12 +100,14 @@ def test_of_a_locked_database_one_line_is_said_and_nothing_is_changed(store, hol
 
 def test_a_writer_waits_for_another_and_goes_on_from_what_that_one_wrote(holder, path):
     store = Store(f"sqlite:///{path}", wait_s=60)
+    releasing: list[threading.Thread] = []
 
     @event.listens_for(store._database._reader, "before_cursor_execute")
     def let_go(connection, cursor, statement, *_):
         # From here on it waits.
-        if statement.startswith(("BEGIN IMMEDIATE", "INSERT", "UPDATE")) and holder.poll() is None:
-            threading.Thread(target=release, args=[holder]).start()
+        if statement.startswith(("BEGIN IMMEDIATE", "INSERT", "UPDATE")) and not releasing:
+            releasing.append(threading.Thread(target=release, args=[holder]))
+            releasing[0].start()
 
     before = store.version()
     assert keep(store, 0, [Sample()])
