@@ -34,6 +34,17 @@ LATENESS_US = LATENESS_S * 1_000_000
 # Moments of arrival that are told apart in one Arrow batch: more would fold less, fewer would judge more coarsely.
 ARRIVALS = 32
 
+# What readings that were folded have in common, and what they come to.
+FOLDED = [
+    ("sensor_type", pa.string()),
+    ("location", pa.string()),
+    ("unit", pa.string()),
+    ("count", pa.int64()),
+    ("total", pa.float64()),
+    ("min", pa.float64()),
+    ("max", pa.float64()),
+]
+
 PARTIALS = pa.schema(
     [
         # Kafka's timestamps of the first and last message that was folded in.
@@ -41,13 +52,7 @@ PARTIALS = pa.schema(
         ("arrived_last_ms", pa.int64()),
         # How many of its windows, earliest first, it is too late for.
         ("missed", pa.int64()),
-        ("sensor_type", pa.string()),
-        ("location", pa.string()),
-        ("unit", pa.string()),
-        ("count", pa.int64()),
-        ("total", pa.float64()),
-        ("min", pa.float64()),
-        ("max", pa.float64()),
+        *FOLDED,
         ("oldest_us", pa.int64()),
         ("newest_us", pa.int64()),
         # How far a reading was behind the newest before it in its partition, at most.

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iot.digest import PARTIALS, SLOT_US, SLOTS_PER_WINDOW, Array, windows_missed
+from iot.digest import FOLDED, PARTIALS, SLOT_US, SLOTS_PER_WINDOW, Array, windows_missed
 from iot.report import (
     MAX_LOCATIONS,
     MAX_TYPES,
@@ -29,13 +29,7 @@ JUDGED = pa.schema(
         ("event_time", pa.timestamp("us", "UTC")),
         # The reading counts in windows that end after this.
         ("missed_until", pa.timestamp("us", "UTC")),
-        ("sensor_type", pa.string()),
-        ("location", pa.string()),
-        ("unit", pa.string()),
-        ("count", pa.int64()),
-        ("total", pa.float64()),
-        ("min", pa.float64()),
-        ("max", pa.float64()),
+        *FOLDED,
         # Both null but on one row per batch, which is about no window.
         ("batch_id", pa.int64()),
         ("report", pa.binary()),

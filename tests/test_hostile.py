@@ -15,10 +15,9 @@ import pyarrow as pa
 import pytest
 from playwright.sync_api import expect
 
-from iot import digest, rejected, streams
+from iot import digest, rejected
 from iot.broker import Broker
 from iot.metrics import metrics
-from iot.offsets import start_offsets
 from iot.readings import Message, decode, encode, format_timestamp
 from iot.rejected import RejectedMessage, RejectedWriter
 from iot.report import MAX_LOCATIONS, MAX_SENSORS, MAX_TYPES, OTHER, Context
@@ -31,7 +30,7 @@ from tests.results import IDENTITY
 from tests.test_app import SIDES, App
 from tests.test_digest import BASE_MS, BASE_US, Sent, reading, run, windows
 from tests.test_page import browser as browser  # a fixture
-from tests.test_streams import Results, write
+from tests.test_streams import Results, windows_of, write
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = 10_000
@@ -314,14 +313,7 @@ def others_newest_us(others: list[Sent]) -> int:
 def test_spark_gives_the_same_windows_beside_clocks_that_are_wrong(spark, broker, topic, tmp_path):
     now_us = time.time_ns() // 1_000
     results = Results()
-    query = streams.start_windows(
-        spark,
-        streams.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest")),
-        str(tmp_path),
-        results.keep,
-        {},
-        {"processingTime": "0 seconds"},
-    )
+    query = windows_of(spark, broker, topic, tmp_path, results, {"processingTime": "0 seconds"})
     try:
         for part in range(3):
             sent = []

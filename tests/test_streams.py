@@ -15,8 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
 
 from iot import streams
+from iot.broker import Broker
 from iot.offsets import start_offsets
 from iot.readings import Message, encode, format_timestamp
 from iot.rejected import RejectedWriter
@@ -113,6 +116,21 @@ def rejected_topic(broker, topic):
     return name
 
 
+def windows_of(
+    spark: SparkSession,
+    broker: Broker,
+    topic: str,
+    folder: Path,
+    results: Results,
+    trigger: dict[str, Any],
+    rejected: RejectedWriter | None = None,
+) -> StreamingQuery:
+    """The windows query over a topic from its beginning on."""
+    start = start_offsets(broker.kafka, topic, "earliest")
+    frame = streams.read_topic(spark, broker.kafka, topic, start)
+    return streams.start_windows(spark, frame, str(folder), results.keep, {}, trigger, rejected)
+
+
 def test_half_a_million_readings_in_one_batch(spark, broker, topic, rejected_topic, tmp_path):
     write(broker.kafka, topic, stream(500_000, seed=1, span_s=600, late=0.01))
     records = reference.read_topic(broker.bootstrap_servers, topic)
@@ -120,14 +138,14 @@ def test_half_a_million_readings_in_one_batch(spark, broker, topic, rejected_top
     assert wanted.late > 1_000
     assert wanted.rejected > 4_000
     results = Results()
-    query = streams.start_windows(
+    query = windows_of(
         spark,
-        streams.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest")),
-        str(tmp_path),
-        results.keep,
-        {},
+        broker,
+        topic,
+        tmp_path,
+        results,
         {"availableNow": True},
-        RejectedWriter(broker.kafka, rejected_topic, topic),
+        rejected=RejectedWriter(broker.kafka, rejected_topic, topic),
     )
     assert query.awaitTermination(120)
     assert results.batches == 1
@@ -147,14 +165,7 @@ def test_catching_up_is_as_exact_as_living(spark, broker, topic, tmp_path):
     # Two sensors feed two of the partitions at unequal rates, the third stays idle but for one reading, far too late.
     messages = list(stream(30_000, seed=2, span_s=300, sensors=2))
     live = Results()
-    query = streams.start_windows(
-        spark,
-        streams.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest")),
-        str(tmp_path / "live"),
-        live.keep,
-        {},
-        {"processingTime": "0 seconds"},
-    )
+    query = windows_of(spark, broker, topic, tmp_path / "live", live, {"processingTime": "0 seconds"})
     try:
         for at in range(0, len(messages), 6_000):
             write(broker.kafka, topic, iter(messages[at : at + 6_000]), at_once=100)
@@ -240,14 +251,7 @@ def test_workers_are_forked_with_all_that_they_import(spark):
 
 def test_no_program_is_compiled_for_the_few_rows_of_a_batch(spark, broker, topic, tmp_path, eventually, capfd):
     results = Results()
-    query = streams.start_windows(
-        spark,
-        streams.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest")),
-        str(tmp_path),
-        results.keep,
-        {},
-        {"processingTime": "100 milliseconds"},
-    )
+    query = windows_of(spark, broker, topic, tmp_path, results, {"processingTime": "100 milliseconds"})
     try:
         # By these words the dashboard knows that it waits for nothing.
         eventually(lambda: query.status["message"].startswith("Waiting for"))
