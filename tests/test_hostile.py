@@ -6,7 +6,6 @@ import base64
 import json
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from iot.metrics import metrics
 from iot.readings import Message, decode, encode, format_timestamp
 from iot.rejected import RejectedMessage, RejectedWriter
 from iot.report import MAX_LOCATIONS, MAX_SENSORS, MAX_TYPES, OTHER, Context
-from iot.sender import Record, make_sender
 from iot.settings import REJECTED_TOPIC
 from iot.state import Status
 from iot.store import Store
@@ -38,17 +36,6 @@ integration = pytest.mark.integration
 
 
 # Hostile messages -----------------------------------------------------------------------------------------------------
-
-
-def write_all(broker: Broker, topic: str, messages: list[hostile.Message]) -> None:
-    """As ``write`` does, and with null values and large ones."""
-    sender = make_sender("confluent-kafka", broker.kafka, topic, **{"linger.ms": 0, "message.max.bytes": 2**20})
-    # The first alone: of what came in the same millisecond it is not known which came before it.
-    for at in (0, *range(1, len(messages), 500)):
-        sender.send([Record(key=m.key, value=m.value) for m in messages[at : at + 500 if at else 1]], threading.Event())  # type: ignore[typeddict-item]
-        assert sender.flush(60) == 0
-    assert sender.failed == 0, sender.last_error
-    sender.close()
 
 
 def consume(broker: Broker, topic: str, count: int) -> subprocess.CompletedProcess[bytes]:
@@ -70,7 +57,8 @@ def test_among_ten_thousand_hostile_messages_every_good_reading_counts(broker, t
     good = [message.reading for message in messages if message.reading]
     app = App(broker, topic, tmp_path)
     with app.running() as process:
-        write_all(broker, topic, messages)
+        as_sent = ((message.key, message.value) for message in messages)
+        write(broker.kafka, topic, as_sent, at_once=500, **{"message.max.bytes": 2**20})
         records = reference.read_topic(broker.bootstrap_servers, topic)
         consumer = consume(broker, topic, len(messages))
         eventually(lambda: app.messages() == len(messages) or process.poll() is not None, 240)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +76,19 @@ def stream(count: int, seed: int, span_s: int, late: float = 0.0, sensors: int =
         yield key, encode(message)
 
 
-def write(kafka: Any, topic: str, messages: Iterator[tuple[bytes, bytes]], at_once: int = 1_000) -> None:
+def write(
+    kafka: Any, topic: str, messages: Iterable[tuple[bytes | None, bytes | None]], at_once: int = 1_000, **settings: Any
+) -> None:
     """Write in an order that holds across partitions too: at most ``at_once`` are on their way."""
-    sender = make_sender("confluent-kafka", kafka, topic, **{"linger.ms": 0})
+    sender = make_sender("confluent-kafka", kafka, topic, **{"linger.ms": 0}, **settings)
     stop = threading.Event()
-    records = [Record(key=key, value=value) for key, value in messages]
-    for at in range(0, len(records), at_once):
-        sender.send(records[at : at + at_once], stop)
-        assert sender.flush(30) == 0
-    assert sender.failed == 0
+    records = [Record(key=key, value=value) for key, value in messages]  # type: ignore[typeddict-item]
+    # The first alone, and a millisecond before all others: Kafka's timestamps are to tell that it came before them.
+    for at in (0, *range(1, len(records), at_once)):
+        sender.send(records[at : at + at_once if at else 1], stop)
+        assert sender.flush(60) == 0
+        time.sleep(0 if at else 0.001)
+    assert sender.failed == 0, sender.last_error
     sender.close()
 
 
