@@ -33,9 +33,12 @@ if TYPE_CHECKING:
 
 CONTEXTS = "iot.contexts"
 BATCH_ID = "streaming.sql.batchId"
-# Once folded, a batch is a few thousand rows: compiling a program for them takes longer than the rows do. A backlog,
-# where it would be for millions of messages too, is worked off no slower.
-PLAIN = {"spark.sql.codegen.wholeStage": "false"}
+# Once folded, a batch is a few thousand rows: writing a program for them, let alone compiling it, takes longer than the
+# rows do. A backlog, where it would be for millions of messages too, is worked off no slower.
+PLAIN = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+# In real-time mode each message would be fetched by itself, and at a thousand a second that costs Spark and the broker
+# more than all else about it. So messages gather for some milliseconds.
+GATHERED = {"kafka.fetch.max.wait.ms": "10", "kafka.fetch.min.bytes": "50000"}
 # In real-time mode a batch is only how often progress is kept, and alerts stand still for about a second meanwhile.
 REAL_TIME_BATCH = "2 minutes"
 
@@ -55,8 +58,12 @@ def kafka_options(kafka: Kafka) -> dict[str, str]:
 def read_topic(
     spark: SparkSession, kafka: Kafka, topic: str, start: Offsets, options: Mapping[str, str] = {}
 ) -> DataFrame:
-    """The topic as a stream of Kafka's own columns, from ``start`` on; what was not read yet must not have expired."""
-    source = spark.readStream.format("kafka").options(**kafka_options(kafka), **options)
+    """The topic as a stream of Kafka's own columns, from ``start`` on; what was not read yet must not have expired.
+
+    Args:
+        options: of Spark's Kafka source, such as ``GATHERED``; what ``kafka`` says itself has precedence.
+    """
+    source = spark.readStream.format("kafka").options(**{**options, **kafka_options(kafka)})
     offsets = {topic: {str(partition): offset for partition, offset in start.items()}}
     source = source.option("subscribe", topic).option("startingOffsets", json.dumps(offsets))
     return source.load()

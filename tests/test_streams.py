@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
@@ -25,6 +27,7 @@ from iot.readings import Message, encode, format_timestamp
 from iot.rejected import RejectedWriter
 from iot.report import Report
 from iot.sender import Record, make_sender
+from iot.settings import Kafka
 from iot.topics import ensure_topics
 from tests import reference
 from tests.reference import Window
@@ -247,14 +250,20 @@ def test_workers_are_forked_with_all_that_they_import(spark):
     def look(_: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")
         shared = Path(f"/proc/{os.getppid()}/maps").read_text()
-        yield pa.RecordBatch.from_pydict({"daemon": [parent[2].decode()], "arrow": ["libarrow_compute" in shared]})
+        found = {"daemon": parent[2].decode(), "arrow": "libarrow_compute" in shared, "aside": gc.get_freeze_count()}
+        yield pa.RecordBatch.from_pylist([found])
 
-    found = spark.range(1, numPartitions=1).mapInArrow(look, "daemon string, arrow boolean").collect()
-    assert [(row.daemon, row.arrow) for row in found] == [("iot.worker_daemon", True)]
+    (found,) = spark.range(1, numPartitions=1).mapInArrow(look, "daemon string, arrow boolean, aside long").collect()
+    assert (found.daemon, found.arrow) == ("iot.worker_daemon", True)
+    assert found.aside > 10_000, "after each task, garbage is looked for in all that was imported"
 
 
 def test_no_program_is_compiled_for_the_few_rows_of_a_batch(spark, broker, topic, tmp_path, eventually, capfd):
-    results = Results()
+    def compiled() -> int:
+        return int(spark._jvm.org.apache.spark.metrics.source.CodegenMetrics.METRIC_COMPILATION_TIME().getCount())
+
+    results, before = Results(), compiled()
+    others = {key: spark.conf.get(key) for key in streams.PLAIN}
     query = windows_of(spark, broker, topic, tmp_path, results, {"processingTime": "100 milliseconds"})
     try:
         # By these words the dashboard knows that it waits for nothing.
@@ -267,7 +276,17 @@ def test_no_program_is_compiled_for_the_few_rows_of_a_batch(spark, broker, topic
     plan = capfd.readouterr().out
     assert "StateStoreSave" in plan
     assert "*(" not in plan
-    assert spark.conf.get("spark.sql.codegen.wholeStage") == "true", "other queries are not concerned"
+    assert compiled() - before < 10, "Spark has three of its own, and had 26 with programs for each step"
+    assert {key: spark.conf.get(key) for key in streams.PLAIN} == others, "other queries are not concerned"
+
+
+def test_what_the_client_properties_say_of_fetching_has_precedence(spark, broker, topic):
+    slow = Kafka(broker.bootstrap_servers, {"fetch.min.bytes": "no number"})
+    write(broker.kafka, topic, stream(10, seed=6, span_s=1))
+    start = start_offsets(broker.kafka, topic, "earliest")
+    query = streams.read_topic(spark, slow, topic, start, streams.GATHERED).writeStream.format("noop").start()
+    with pytest.raises(StreamingQueryException, match="no number"):
+        query.awaitTermination(60)
 
 
 def test_every_case_of_the_table_gets_the_validators_verdict(spark):
