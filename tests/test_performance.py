@@ -266,7 +266,8 @@ def test_beside_kafkas_own_tool_and_the_courses_method(broker, monkeypatch):
         assert test.messages_acknowledged == test.topic_grew_by == test.messages
         assert test.throughput_per_s > 0
         assert test.latency_ms.p50 is not None
-        assert test.cpu_pct > 0
+        # Linux counts what a process takes in hundredths of a second.
+        assert test.cpu_pct > 0 or test.duration_s < 0.05
     tool, course, *_ = found.comparison
     assert (tool.times_kafka_tool, course.times_course) == (1, 1)
     consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap_servers)
