@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyspark import TaskContext
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
@@ -259,11 +260,7 @@ def test_workers_are_forked_with_all_that_they_import(spark):
 
 
 def test_no_program_is_compiled_for_the_few_rows_of_a_batch(spark, broker, topic, tmp_path, eventually, capfd):
-    def compiled() -> int:
-        return int(spark._jvm.org.apache.spark.metrics.source.CodegenMetrics.METRIC_COMPILATION_TIME().getCount())
-
-    results, before = Results(), compiled()
-    others = {key: spark.conf.get(key) for key in streams.PLAIN}
+    results = Results()
     query = windows_of(spark, broker, topic, tmp_path, results, {"processingTime": "100 milliseconds"})
     try:
         # By these words the dashboard knows that it waits for nothing.
@@ -276,8 +273,38 @@ def test_no_program_is_compiled_for_the_few_rows_of_a_batch(spark, broker, topic
     plan = capfd.readouterr().out
     assert "StateStoreSave" in plan
     assert "*(" not in plan
-    assert compiled() - before < 10, "Spark has three of its own, and had 26 with programs for each step"
-    assert {key: spark.conf.get(key) for key in streams.PLAIN} == others, "other queries are not concerned"
+    assert spark.conf.get("spark.sql.codegen.wholeStage") == "true", "other queries are not concerned"
+
+
+def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
+    """Small is what follows soon upon another."""
+    file, times_s = tmp_path / "settings", [0.0]
+
+    def note(_: pa.RecordBatch, __: list[tuple[int, str]]) -> None:
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(f"{TaskContext.get().getLocalProperty(streams.PROGRAMS)}\n")
+
+    frame = streams.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest"))
+    query = streams.start_windows(
+        spark,
+        frame,
+        str(tmp_path / "checkpoint"),
+        Results().keep,
+        {},
+        {"processingTime": "100 milliseconds"},
+        rejected=note,  # type: ignore[arg-type]
+        clock=lambda: times_s[-1],
+    )
+    try:
+        query.processAllAvailable()
+        for now_s in (100.0, 102.0, 104.0, 108.0):
+            times_s.append(now_s)
+            write(broker.kafka, topic, [(b"bad", b"{")])
+            query.processAllAvailable()
+    finally:
+        query.stop()
+    assert file.read_text().split() == [streams.COMPILED, streams.INTERPRETED, streams.INTERPRETED, streams.COMPILED]
+    assert spark.conf.get(streams.PROGRAMS) == streams.COMPILED, "other queries are not concerned"
 
 
 def test_what_the_client_properties_say_of_fetching_has_precedence(spark, broker, topic):
