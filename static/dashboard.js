@@ -12,7 +12,7 @@ const REST = 4;
 const MAX_REST_MS = 1_000;
 const TICK_MS = 1_000;
 const RANGES_MINUTES = [5, 15, 60, 360, 1440];
-const DEFAULT_MINUTES = 15;
+const DEFAULT_MINUTES = 5;
 const ALERTS_READ = 100;
 // There is no filter by location in /api/alerts.
 const ALERTS_READ_TO_FILTER = 1000;
