@@ -162,7 +162,7 @@ def start_queries(
     trigger = streams.alerts_trigger(spark, micro_batch)
     why_not = streams.why_no_real_time(spark, micro_batch)
     board.say(f"alerts to {ALERTS_TOPIC} in " + (f"micro-batches: {why_not}" if why_not else "real-time mode"))
-    topic = streams.read_topic(spark, kafka, args.topic, of_alerts.start, streams.GATHERED)
+    topic = streams.read_topic(spark, kafka, args.topic, of_alerts.start, trigger)
     raised = spark_alerts.alerts(topic, args.rules_table)
     return [windows, streams.start_alerts(raised, kafka, ALERTS_TOPIC, str(alerts_checkpoint), trigger)]
 

@@ -160,9 +160,9 @@ class Processing:
         )
 
     def _start_alerts(self) -> StreamingQuery:
-        topic = streams.read_topic(self._spark, self._kafka, self._topic, self._start_offsets, streams.GATHERED)
-        raised = spark_alerts.alerts(topic, self._rules)
         trigger = streams.alerts_trigger(self._spark, TRIGGER)
+        topic = streams.read_topic(self._spark, self._kafka, self._topic, self._start_offsets, trigger)
+        raised = spark_alerts.alerts(topic, self._rules)
         return streams.start_alerts(raised, self._kafka, ALERTS_TOPIC, str(self._checkpoints[1]), trigger)
 
     def _start_feed(self) -> AlertFeed:

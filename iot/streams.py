@@ -12,7 +12,6 @@ their state are Spark's own. The alerts take a way of their own, ``iot.spark_ale
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,12 +38,14 @@ BATCH_ID = "streaming.sql.batchId"
 # where it would be for millions of messages too, is worked off no slower.
 PLAIN = {"spark.sql.codegen.wholeStage": "false"}
 # What is left of programs is written out anew for each batch, to find it compiled: that is half of what the tasks of a
-# small batch do. Interpreted, a large one takes a fifth longer.
+# small batch do. Interpreted, a large one takes a fifth longer. It is an internal setting of Spark's, to be looked at
+# with each new version.
 PROGRAMS, INTERPRETED, COMPILED = "spark.sql.codegen.factoryMode", "NO_CODEGEN", "FALLBACK"
-# A batch has what was sent since the one before began; if that is no longer ago, it is small.
-SMALL_S = 3.0
-# In real-time mode each message would be fetched by itself, and at a thousand a second that costs Spark and the broker
-# more than all else about it. So messages gather for some milliseconds.
+# A batch has what was sent since the one before began; if that is no longer ago, it is small. Not so the second after a
+# start: the first may be one that was cut off, and then the second has all that came since.
+SMALL_S, STARTING_BATCHES = 3.0, 2
+# In real-time mode each message is fetched by itself, and at a thousand a second that costs Spark and the broker more
+# than all else about it. So messages gather for some milliseconds; when hardly any come, that costs 0.07 of a core.
 GATHERED = {"kafka.fetch.max.wait.ms": "10", "kafka.fetch.min.bytes": "50000"}
 # In real-time mode a batch is only how often progress is kept, and alerts stand still for about a second meanwhile.
 REAL_TIME_BATCH = "2 minutes"
@@ -63,14 +64,18 @@ def kafka_options(kafka: Kafka) -> dict[str, str]:
 
 
 def read_topic(
-    spark: SparkSession, kafka: Kafka, topic: str, start: Offsets, options: Mapping[str, str] = {}
+    spark: SparkSession, kafka: Kafka, topic: str, start: Offsets, trigger: Mapping[str, Any] | None = None
 ) -> DataFrame:
     """The topic as a stream of Kafka's own columns, from ``start`` on; what was not read yet must not have expired.
 
     Args:
-        options: of Spark's Kafka source, such as ``GATHERED``; what ``kafka`` says itself has precedence.
+        trigger: of the query, if that may run in real-time mode: then messages are ``GATHERED``, unless ``kafka`` says
+            itself how they are fetched.
     """
-    source = spark.readStream.format("kafka").options(**{**options, **kafka_options(kafka)})
+    options = kafka_options(kafka)
+    if "realTime" in (trigger or {}) and not options.keys() & GATHERED.keys():
+        options |= GATHERED
+    source = spark.readStream.format("kafka").options(**options)
     offsets = {topic: {str(partition): offset for partition, offset in start.items()}}
     source = source.option("subscribe", topic).option("startingOffsets", json.dumps(offsets))
     return source.load()
@@ -160,12 +165,13 @@ def start_windows(
         clock: in seconds.
     """
     known = dict(contexts)
-    begun_s = [-math.inf]
+    begun_s: list[float] = []
 
     def keep(frame: DataFrame, batch_id: int) -> None:
-        now_s = clock()
-        frame.sparkSession.conf.set(PROGRAMS, INTERPRETED if now_s - begun_s[0] < SMALL_S else COMPILED)
-        begun_s[0] = now_s
+        begun_s.append(clock())
+        is_small = len(begun_s) > STARTING_BATCHES and begun_s[-1] - begun_s[-2] < SMALL_S
+        frame.sparkSession.conf.set(PROGRAMS, INTERPRETED if is_small else COMPILED)
+        del begun_s[:-STARTING_BATCHES]
         rows = frame.toArrow()
         of_windows, report = split_report(rows, batch_id)
         if report is None:

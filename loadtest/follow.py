@@ -19,7 +19,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from kafka.errors import KafkaError
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from iot import alerts
 from iot.alert_feed import Delivered
@@ -99,7 +99,7 @@ class Follower(ABC):
         while not self._stop.is_set():
             try:
                 self._follow()
-            except (OSError, ValueError, KeyError, http.client.HTTPException, KafkaError) as error:
+            except (OSError, ValueError, KeyError, http.client.HTTPException, KafkaException) as error:
                 self.away = reason(error)
                 self._stop.wait(RETRY_S)
 
@@ -119,12 +119,11 @@ class TopicFollower(Follower):
         """(Sensor, sequence) by the id that an alert about it has."""
 
     def _follow(self) -> None:
-        # librdkafka, because a thousand readings a second, one by one, take kafka-python a third of a core.
-        from confluent_kafka import Consumer, TopicPartition
-
-        # A group has to be named, though none is joined: partitions are assigned, and nothing is committed.
-        config = confluent_config(self._kafka) | {"group.id": "load-test", "enable.auto.commit": False}
-        consumer = Consumer(config | {"auto.offset.reset": "earliest", "log_level": 0})
+        # librdkafka, because a thousand readings a second, one by one, take kafka-python a third of a core. It wants to
+        # be told of a group, though none is joined: partitions are assigned, and nothing is committed.
+        settings = {"group.id": "load-test", "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+        settings |= {"auto.offset.reset": "earliest", "error_cb": self._note_away, "log_level": 0}
+        consumer = Consumer(confluent_config(self._kafka) | settings)
         try:
             consumer.assign([TopicPartition(self._topic, *place) for place in self._offsets.items()])
             while not self._stop.is_set():
@@ -134,13 +133,20 @@ class TopicFollower(Follower):
                 messages: list[Any] = [first, *consumer.consume(AT_ONCE, 0)]
                 for message in messages:
                     if error := message.error():
-                        raise ConnectionError(error.str())
+                        self._note_away(error)
+                        continue
+                    self.away = ""
                     self._note(message.partition(), message.offset(), message.value(), now_s)
-                    self._offsets[message.partition()] = message.offset() + 1
         finally:
             consumer.close()
 
+    def _note_away(self, error: KafkaError) -> None:
+        # Who may read the topic need not be allowed the group as well: that is said once, and reading goes on.
+        if error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+            self.away = error.str()
+
     def _note(self, partition: int, offset: int, value: bytes | None, now_s: float) -> None:
+        self._offsets[partition] = offset + 1
         try:
             reading = decode(value)
         except Rejected:

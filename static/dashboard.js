@@ -199,8 +199,7 @@ class Dashboard {
     const { sensorType, location: place } = this.#filters;
     const parameters = filterParameters(this.#filters);
     element("csv").href = `api/windows?${parameters}&format=csv`;
-    if (this.#filters.minutes === DEFAULT_MINUTES) parameters.delete("minutes");
-    history.replaceState(null, "", location.pathname + (parameters.size ? `?${parameters}` : ""));
+    history.replaceState(null, "", `${location.pathname}?${parameters}`);
     this.#alerts.setFilter(
       (alert) =>
         (!sensorType || alert.sensor_type === sensorType) &&

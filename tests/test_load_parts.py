@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from confluent_kafka import KafkaError
 
 from iot import sender
 from iot.broker import find_free_port
@@ -23,7 +24,7 @@ from iot.readings import decode
 from iot.sender import CLIENTS
 from iot.settings import Kafka, UserError
 from loadtest import course, results, versus
-from loadtest.follow import Arrivals, Dashboard, window_ends
+from loadtest.follow import Arrivals, Dashboard, TopicFollower, window_ends
 from loadtest.latency import Latencies, Milliseconds
 from loadtest.load import Load
 from loadtest.plan import COURSE, PRESETS, Plan, make_plan
@@ -406,3 +407,13 @@ def test_kafka_is_needed_for_the_plan_of_nothing_else():
     # Plans travel to the workers as JSON.
     job = Job(make_plan("sustained", COURSE, rate_per_s=5.0), "h:1", Kafka().properties, "t", "r", [0, 2])
     assert msgspec.json.decode(msgspec.json.encode(job), type=Job) == job
+
+
+def test_who_may_not_join_a_group_may_still_read_and_a_broker_that_is_away_is_told(eventually):
+    follower = TopicFollower(Kafka(f"localhost:{find_free_port()}"), "readings", {0: 0}, "run")
+    follower._note_away(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
+    assert follower.away == ""
+    follower.start()
+    eventually(lambda: "refused" in follower.away)
+    follower.close()
+    assert follower.arrivals.count == 0

@@ -34,6 +34,7 @@ SECRET = "pass-4f1c93"
 # Those of Spark's UI that are looked at, at most: each batch has a page.
 UI_PAGES = 60
 SENT = 2 * 100 + 2 * 100 + 2
+FOLLOWED = 40
 REJECTED = 5
 
 HOT = {"sensor_id": "kiln", "sensor_type": "temperature", "value": 99.5, "timestamp": "2026-11-24T02:15:07Z"}
@@ -138,6 +139,9 @@ def test_every_script_works_and_tells_no_secret(secure, tmp_path, monkeypatch, e
         metrics = app.get("/api/metrics")
         assert (metrics["total_messages"], metrics["rejected_messages"]) == (SENT, REJECTED)
         eventually(lambda: app.get("/api/metrics")["total_alerts"] >= 2, 120)
+        dashboard = f"--dashboard-url http://127.0.0.1:{app.port}"
+        said = run("performance_test.py", f"--test end-to-end --messages {FOLLOWED} --rate 40 {dashboard}")
+        assert re.search(rf"read back from the topic +{FOLLOWED} +{FOLLOWED} +0 +0 ", said), said
 
         secure.require_untold("".join(events), "the event stream")
         for path in ("/", "/api/metrics", "/api/alerts", "/api/windows", "/api/openapi.json", "/healthz", "/metrics"):
@@ -151,7 +155,7 @@ def test_every_script_works_and_tells_no_secret(secure, tmp_path, monkeypatch, e
     said = run(
         "structured_streaming_processor.py", f"--available-now --starting-offsets earliest --checkpoint-dir {tmp_path}"
     )
-    assert f"{SENT} readings, {REJECTED} rejected" in said
+    assert f"{SENT + FOLLOWED} readings, {REJECTED} rejected" in said
     look_at_files(secure, tmp_path)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyspark import TaskContext
-from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
@@ -91,7 +90,9 @@ def write(
     for at in (0, *range(1, len(records), at_once)):
         sender.send(records[at : at + at_once if at else 1], stop)
         assert sender.flush(60) == 0
-        time.sleep(0 if at else 0.001)
+        sent_ms = time.time_ns() // 1_000_000
+        while not at and time.time_ns() // 1_000_000 == sent_ms:
+            pass
     assert sender.failed == 0, sender.last_error
     sender.close()
 
@@ -277,13 +278,14 @@ def test_no_program_is_compiled_for_the_few_rows_of_a_batch(spark, broker, topic
 
 
 def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
-    """Small is what follows soon upon another."""
-    file, times_s = tmp_path / "settings", [0.0]
+    """Small is what follows soon upon another, but for the first two: those may have waited for a start."""
+    file, now_s = tmp_path / "settings", [0.0]
 
     def note(_: pa.RecordBatch, __: list[tuple[int, str]]) -> None:
         with file.open("a", encoding="utf-8") as lines:
             lines.write(f"{TaskContext.get().getLocalProperty(streams.PROGRAMS)}\n")
 
+    write(broker.kafka, topic, [(b"bad", b"{")])
     frame = streams.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest"))
     query = streams.start_windows(
         spark,
@@ -293,27 +295,36 @@ def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
         {},
         {"processingTime": "100 milliseconds"},
         rejected=note,  # type: ignore[arg-type]
-        clock=lambda: times_s[-1],
+        clock=lambda: now_s[0],
     )
     try:
         query.processAllAvailable()
-        for now_s in (100.0, 102.0, 104.0, 108.0):
-            times_s.append(now_s)
+        for now_s[0] in (1.0, 3.0, 7.0, 9.0):
             write(broker.kafka, topic, [(b"bad", b"{")])
             query.processAllAvailable()
     finally:
         query.stop()
-    assert file.read_text().split() == [streams.COMPILED, streams.INTERPRETED, streams.INTERPRETED, streams.COMPILED]
-    assert spark.conf.get(streams.PROGRAMS) == streams.COMPILED, "other queries are not concerned"
+    compiled, interpreted = streams.COMPILED, streams.INTERPRETED
+    assert file.read_text().split() == [compiled, compiled, interpreted, compiled, interpreted]
+    assert spark.conf.get(streams.PROGRAMS) == compiled, "other queries are not concerned"
 
 
-def test_what_the_client_properties_say_of_fetching_has_precedence(spark, broker, topic):
-    slow = Kafka(broker.bootstrap_servers, {"fetch.min.bytes": "no number"})
-    write(broker.kafka, topic, stream(10, seed=6, span_s=1))
-    start = start_offsets(broker.kafka, topic, "earliest")
-    query = streams.read_topic(spark, slow, topic, start, streams.GATHERED).writeStream.format("noop").start()
-    with pytest.raises(StreamingQueryException, match="no number"):
-        query.awaitTermination(60)
+@pytest.mark.parametrize(
+    ("trigger", "said", "wait_ms"),
+    [
+        ({"realTime": "1 minute"}, {}, "10"),
+        ({"realTime": "1 minute"}, {"fetch.max.wait.ms": "77"}, "77"),
+        ({"realTime": "1 minute"}, {"fetch.min.bytes": "1"}, None),
+        ({"availableNow": True}, {}, None),
+    ],
+)
+def test_messages_gather_in_real_time_mode_unless_the_client_properties_say_how_they_come(
+    spark, broker, trigger, said, wait_ms
+):
+    frame = streams.read_topic(spark, Kafka(broker.bootstrap_servers, said), "readings", {0: 0}, trigger)
+    options = frame._jdf.queryExecution().analyzed().collectLeaves().head().extraOptions()
+    assert options.get("kafka.fetch.max.wait.ms") == wait_ms
+    assert (options.get("kafka.fetch.min.bytes") == "50000") == (wait_ms == "10")
 
 
 def test_every_case_of_the_table_gets_the_validators_verdict(spark):
