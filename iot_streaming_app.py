@@ -29,7 +29,7 @@ from iot import spark as spark_session
 from iot.alerts import DEFAULT_RULES
 from iot.broker import Broker
 from iot.checkpoints import Identity
-from iot.kafka import require_broker
+from iot.kafka import NothingListens, require_broker
 from iot.lifecycle import StopSignal, spawn
 from iot.offsets import start_offsets
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError
@@ -59,13 +59,17 @@ class Log:
 
 @contextmanager
 def demo_broker(kafka: Kafka, say: Log, stop: threading.Event) -> Iterator[Broker | None]:
-    """The embedded broker, if none answers at the address; ends with this block."""
+    """The embedded broker, if nothing is at the address; ends with this block.
+
+    Raises:
+        UserError: what is there does not answer, or refuses; or no broker starts.
+    """
     try:
         require_broker(kafka, timeout_s=2)
         say(f"broker   found at {kafka.bootstrap_servers}")
         yield None
         return
-    except UserError:
+    except NothingListens:
         host, _, port = kafka.bootstrap_servers.partition(",")[0].rpartition(":")
         if host not in ("localhost", "127.0.0.1"):
             raise

@@ -24,12 +24,16 @@ REFUSAL_S = 1.5
 _JAAS_OPTION = re.compile(r"""([\w.]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^\s"';]+))""")
 
 
+class NothingListens(UserError):  # noqa: N818  # not always an error
+    """No broker answers, and nothing else does: there is room for one."""
+
+
 def require_broker(kafka: Kafka, timeout_s: float = START_S) -> None:
     """Return once a broker answers.
 
     Raises:
         UserError: none did within ``timeout_s``; the text names the address and how to start the embedded broker, or
-            says why a broker refuses this client.
+            says why a broker refuses this client. ``NothingListens`` where nothing is there at all.
     """
     from kafka import KafkaAdminClient
     from kafka.errors import KafkaError
@@ -44,17 +48,18 @@ def require_broker(kafka: Kafka, timeout_s: float = START_S) -> None:
                 _connect(kafka, timeout_s, tls)
         KafkaAdminClient(**config).close()
     except (KafkaError, OSError, ValueError) as error:
-        raise UserError(_why_no_broker(kafka)) from error
+        raise _no_broker(kafka) from error
 
 
-def _why_no_broker(kafka: Kafka) -> str:
+def _no_broker(kafka: Kafka) -> UserError:
+    kind: type[UserError] = NothingListens
     listens = ""
     with suppress(OSError):
         _connect(kafka, REFUSAL_S)
         if refusal := _refusal(kafka):
-            return f"Kafka at {kafka.bootstrap_servers} refuses this client: {refusal}; check --kafka-config"
-        listens = ", though something listens there (with other security than --kafka-config says?)"
-    return (
+            return UserError(f"Kafka at {kafka.bootstrap_servers} refuses this client: {refusal}; check --kafka-config")
+        kind, listens = UserError, ", though something listens there (with other security than --kafka-config says?)"
+    return kind(
         f"no Kafka broker answers at {kafka.bootstrap_servers}{listens}; "
         f"start the embedded one in another terminal: python -m iot.broker{_port_flag(kafka)}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -64,6 +65,17 @@ def test_everything_comes_up_and_goes_again(tmp_path, eventually):
         assert what in lines
     assert "Traceback" not in lines
     assert "the next one goes on from here" in lines.splitlines()[-1]
+
+
+def test_what_listens_but_does_not_answer_is_no_place_for_a_broker(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        servers = f"localhost:{other.getsockname()[1]}"
+        command = [sys.executable, str(ROOT / "iot_streaming_app.py"), "--demo", "--port", str(find_free_port())]
+        command += ["--bootstrap-servers", servers, "--checkpoint-dir", str(tmp_path)]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"error: no Kafka broker answers at {servers}, though something listens there")
+    assert ran.stderr.count("\n") == 1
 
 
 def still_there(pid: int) -> bool:

@@ -6,10 +6,19 @@ import socket
 import time
 
 import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from iot.broker import find_free_port
-from iot.kafka import confluent_config, kafka_python_config, require_broker
+from iot.kafka import NothingListens, confluent_config, kafka_python_config, require_broker
 from iot.settings import Kafka, UserError
+from tests.secure import make_certificates
 
 SASL_USER = {
     "sasl.mechanism": "SCRAM-SHA-256",
@@ -92,6 +101,29 @@ def test_a_trust_store_that_is_not_there():
         kafka_python_config(Kafka("a:1", given))
 
 
+@pytest.mark.parametrize("in_the_text", [False, True])
+def test_a_key_with_a_password_of_its_own(tmp_path, in_the_text):
+    make_certificates(tmp_path)
+    key = load_pem_private_key((tmp_path / "client.key").read_bytes(), None)
+    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"opens it")).decode()
+    chain = (tmp_path / "client.pem").read_text()
+    (tmp_path / "both.pem").write_text(locked + chain)
+    given = {"security.protocol": "SSL", "ssl.keystore.type": "PEM"}
+    if in_the_text:
+        given |= {"ssl.keystore.key": locked, "ssl.keystore.certificate.chain": chain}
+    else:
+        given |= {"ssl.keystore.location": str(tmp_path / "both.pem")}
+    for config in (kafka_python_config, client_of_librdkafka):
+        config(Kafka("localhost:1", given | {"ssl.key.password": "opens it"}))
+        with pytest.raises((UserError, KafkaException)) as raised:
+            config(Kafka("localhost:1", given | {"ssl.key.password": "does not"}))
+        assert "does not" not in str(raised.value)
+
+
+def client_of_librdkafka(kafka: Kafka) -> AdminClient:
+    return AdminClient(confluent_config(kafka) | {"log_level": 0})
+
+
 def test_secrets_are_not_shown():
     assert "quoted" not in repr(Kafka("a:1", SASL))
 
@@ -104,6 +136,7 @@ def test_something_that_is_no_such_broker(given):
         kafka = Kafka(f"localhost:{other.getsockname()[1]}", given)
         with pytest.raises(UserError) as raised:
             require_broker(kafka, 0.5)
+    assert not isinstance(raised.value, NothingListens)
     assert "--kafka-config" in str(raised.value)
     assert "\n" not in str(raised.value)
     assert "quoted" not in str(raised.value)
@@ -112,6 +145,6 @@ def test_something_that_is_no_such_broker(given):
 def test_no_broker_is_told_in_time():
     port = find_free_port()
     begun_s = time.monotonic()
-    with pytest.raises(UserError, match=rf"localhost:{port}.*python -m iot.broker --port {port}$"):
+    with pytest.raises(NothingListens, match=rf"localhost:{port}.*python -m iot.broker --port {port}$"):
         require_broker(Kafka(f"localhost:{port}"), 2.0)
     assert time.monotonic() - begun_s < 5
