@@ -10,7 +10,6 @@ from tests import chaos
 
 
 @pytest.mark.integration
-@pytest.mark.long
 @pytest.mark.timeout(1_200)
 def test_nothing_is_lost_or_doubled(tmp_path, capsys):
     found = chaos.run(rounds=3, seed=random.randrange(2**16), pause_s=12, folder=tmp_path)
