@@ -12,6 +12,8 @@ import { Windows } from "./windows.js";
 const MANY_TYPES = 11;
 const FIRST_PANELS = 5;
 const MORE_PANELS = 6;
+const RATE_STEP_MS = 5_000;
+const RATES_KEPT = 720;
 const element = (id) => document.getElementById(id);
 
 /** The legend of the bars, by text and swatch. */
@@ -96,10 +98,10 @@ export class Charts {
 
   /** A rate as this page saw it, for the chart of rates; kept for an hour. */
   addRate(time, perSecond) {
-    const newest = this.#rates.at(-1);
-    if (newest && time - newest[0] < 1000) return;
+    // The newest is always there; those before it stand some seconds apart, which shows as much, and more calmly.
+    if (this.#rates.length > 1 && time - this.#rates.at(-2)[0] < RATE_STEP_MS) this.#rates.pop();
     this.#rates.push([time, perSecond]);
-    if (this.#rates.length > 3600) this.#rates.shift();
+    if (this.#rates.length > RATES_KEPT) this.#rates.shift();
   }
 
   /** Stand still at a moment (ms), or go on (null). */

@@ -94,8 +94,9 @@ class Dashboard {
       }),
     );
     this.#showState();
-    this.#alerts.render();
     const metrics = this.#metrics;
+    if (metrics && this.#paused_ms === null) this.#alerts.total = metrics.total_alerts;
+    this.#alerts.render();
     if (!metrics) return;
     showCards(metrics);
     showStats(metrics, this.#filters);
@@ -106,10 +107,7 @@ class Dashboard {
     );
     setOptions(element("filter-location"), metrics.locations ?? []);
     this.#showLinks(metrics);
-    if (this.#paused_ms === null) {
-      this.#alerts.total = metrics.total_alerts;
-      this.#charts.setMetrics(metrics);
-    }
+    if (this.#paused_ms === null) this.#charts.setMetrics(metrics);
   }
 
   #showState() {
@@ -166,7 +164,7 @@ class Dashboard {
     try {
       const answer = await getJson(`api/alerts?${parameters}`);
       if (asked[0] !== this.#filters || asked[1] !== this.#paused_ms) return;
-      this.#alerts.read({ ...answer, alerts: answer.alerts ?? [] }, limit);
+      this.#alerts.read(answer.alerts ?? [], limit);
       this.#schedule();
     } catch {
       // The figures are read with it, and tell that the server does not answer.

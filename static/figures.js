@@ -121,32 +121,43 @@ export function rateFigure(samples, theme, view) {
   const first = Math.max(0, samples.findIndex(([time]) => time > oldest_ms) - 1);
   const shown = samples.slice(first).filter(([time]) => time <= view.end_ms);
   if (!shown.some(([time, rate]) => rate !== null && time > oldest_ms)) return null;
-  const x = [];
-  const y = [];
   const passed_ms = (index) => (index in shown && index > 0 ? shown[index][0] - shown[index - 1][0] : 0);
+  const followed = [[]];
   shown.forEach(([time, perSecond], index) => {
     // Coarse history beside what this page saw itself is no gap; a step far wider than both its neighbours is.
     const usual_ms = Math.max(passed_ms(index - 1), passed_ms(index + 1));
-    if (passed_ms(index) > Math.max(RATE_GAP_MS, usual_ms * RATE_GAP_STEPS)) {
-      x.push(local(time - 1));
-      y.push(null);
-    }
-    x.push(local(time));
-    y.push(perSecond);
+    const isGap = passed_ms(index) > Math.max(RATE_GAP_MS, usual_ms * RATE_GAP_STEPS);
+    if (isGap || perSecond === null) followed.push([]);
+    if (perSecond !== null) followed.at(-1).push([time, perSecond]);
   });
+  const parts = followed.filter((part) => part.length);
   const color = theme.color("--accent");
+  const trace = (points, more) => ({
+    x: points.map(([time]) => local(time)),
+    y: points.map(([, perSecond]) => perSecond),
+    type: "scatter",
+    ...more,
+  });
   return {
     data: [
-      {
-        x,
-        y,
-        type: "scatter",
-        mode: shown.length < 3 ? "lines+markers" : "lines",
-        fill: "tozeroy",
-        fillcolor: transparent(color, 0.12),
-        line: { width: 1.8, color },
-        hovertemplate: "<b>%{y:,.1f} readings/s</b><br>%{x|%H:%M:%S}<extra></extra>",
-      },
+      trace(
+        parts.flatMap((part) => [...part, [part.at(-1)[0] + 1, null]]),
+        {
+          mode: shown.length < 3 ? "lines+markers" : "lines",
+          line: { width: 1.8, color },
+          hovertemplate: "<b>%{y:,.1f} readings/s</b><br>%{x|%H:%M:%S}<extra></extra>",
+        },
+      ),
+      // The fill of a line would be drawn across its gaps.
+      trace(
+        parts.flatMap((part) => [[part[0][0], 0], ...part, [part.at(-1)[0], 0]]),
+        {
+          mode: "none",
+          fill: "tozeroy",
+          fillcolor: transparent(color, 0.12),
+          hoverinfo: "skip",
+        },
+      ),
     ],
     layout: layout(theme, view, {
       hovermode: "x",

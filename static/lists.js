@@ -97,14 +97,13 @@ export class AlertList {
   }
 
   /** The newest alerts that the server has, at most `limit`: what it has not, in the time they span, is gone. */
-  read({ alerts, total_alerts }, limit) {
+  read(alerts, limit) {
     const newest = alerts[0]?.timestamp;
     const oldest = alerts.length < limit ? "" : alerts.at(-1).timestamp;
     for (const [key, { timestamp }] of this.#alerts) {
       if (newest === undefined || (timestamp >= oldest && timestamp <= newest)) this.#alerts.delete(key);
     }
     this.#loaded = true;
-    this.#total = total_alerts ?? null;
     this.add(alerts);
   }
 
@@ -138,7 +137,9 @@ export class AlertList {
     }
     if (fresh.length <= MAX_MARKED) for (const row of fresh) row.classList.add("fresh");
     const count = this.#alerts.size;
-    setText(element("alerts-hint"), count ? `newest ${whole(count)}, ${whole(this.#total)} in all` : "");
+    // Alerts are pushed before they are counted.
+    const hint = count < this.#total ? `newest ${whole(count)}, ${whole(this.#total)} in all` : `${whole(count)} in all`;
+    setText(element("alerts-hint"), count ? hint : "");
     setText(element("alerts-empty"), count ? "" : this.#loaded ? "No alerts." : "Not read yet.");
     this.#list.hidden = !count;
   }

@@ -371,3 +371,31 @@ def test_nothing_is_wider_than_a_phone(open_page, processing, empty):
     controls = page.locator(".controls button, select, fieldset, #csv, .card, .block, #banner").evaluate_all(edges)
     assert len(controls) > 10
     assert max(controls) <= 390
+
+
+FIGURE_OF_RATES = """async (samples) => {
+  const [{ rateFigure }, { readTheme }] = await Promise.all(
+    [import("/static/figures.js"), import("/static/plotting.js")]
+  );
+  const view = { end_ms: 600_000, ahead_ms: 0, minutes: 10, zoom: null, zoomRevision: 0 };
+  return rateFigure(samples, readTheme(), view).data.map((trace) => trace.y);
+}"""
+
+
+def test_where_no_rate_is_known_there_is_no_line_and_nothing_under_it(open_page):
+    steady = [[at_s * 1_000, 5] for at_s in range(0, 60, 15)]
+    later = [[at_s * 1_000, 7] for at_s in (300, 315, 330)]
+    page = open_page()
+    line, area = page.evaluate(FIGURE_OF_RATES, [*steady, *later, [345_000, None], [360_000, 9]])
+    assert line == [5, 5, 5, 5, None, 7, 7, 7, None, 9, None]
+    assert area == [0, 5, 5, 5, 5, 0, 0, 7, 7, 7, 0, 0, 9, 0]
+
+
+def test_alerts_that_are_not_counted_yet_are_not_more_than_all(open_page, processing):
+    processing.process(*readings())
+    for _ in range(3):
+        processing.alert()
+    page = open_page()
+    expect(page.get_by_test_id("alert-row")).to_have_count(3)
+    expect(page.locator("#alerts-hint")).to_have_text("3 in all")
+    expect(page.locator("#alerts-detail")).to_have_text("3 alerts in all")
