@@ -52,17 +52,15 @@ def require_broker(kafka: Kafka, timeout_s: float = START_S) -> None:
 
 
 def _no_broker(kafka: Kafka) -> UserError:
-    kind: type[UserError] = NothingListens
-    listens = ""
-    with suppress(OSError):
+    away = f"no Kafka broker answers at {kafka.bootstrap_servers}"
+    cure = f"start the embedded one in another terminal: python -m iot.broker{_port_flag(kafka)}"
+    try:
         _connect(kafka, REFUSAL_S)
-        if refusal := _refusal(kafka):
-            return UserError(f"Kafka at {kafka.bootstrap_servers} refuses this client: {refusal}; check --kafka-config")
-        kind, listens = UserError, ", though something listens there (with other security than --kafka-config says?)"
-    return kind(
-        f"no Kafka broker answers at {kafka.bootstrap_servers}{listens}; "
-        f"start the embedded one in another terminal: python -m iot.broker{_port_flag(kafka)}"
-    )
+    except OSError:
+        return NothingListens(f"{away}; {cure}")
+    if refusal := _refusal(kafka):
+        return UserError(f"Kafka at {kafka.bootstrap_servers} refuses this client: {refusal}; check --kafka-config")
+    return UserError(f"{away}, though something listens there (with other security than --kafka-config says?); {cure}")
 
 
 def _connect(kafka: Kafka, timeout_s: float, tls: ssl.SSLContext | None = None) -> None:

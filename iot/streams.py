@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -165,13 +166,12 @@ def start_windows(
         clock: in seconds.
     """
     known = dict(contexts)
-    begun_s: list[float] = []
+    begun_s: deque[float] = deque(maxlen=STARTING_BATCHES + 1)
 
     def keep(frame: DataFrame, batch_id: int) -> None:
         begun_s.append(clock())
         is_small = len(begun_s) > STARTING_BATCHES and begun_s[-1] - begun_s[-2] < SMALL_S
         frame.sparkSession.conf.set(PROGRAMS, INTERPRETED if is_small else COMPILED)
-        del begun_s[:-STARTING_BATCHES]
         rows = frame.toArrow()
         of_windows, report = split_report(rows, batch_id)
         if report is None:

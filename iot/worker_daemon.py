@@ -1,7 +1,7 @@
 """Spark's daemon for Python workers, with all that a worker imports already there when it forks one.
 
 Spark's own daemon imports nothing, so each worker spends most of a second on it, and keeps a copy in memory. And after
-each task a worker collects garbage, which means to look at all objects there are: those of the imports, some hundred
+each task a worker collects garbage, which means to look at all objects there are: those of the imports, seventy
 thousand, are set aside, so that little is left to look at.
 """
 

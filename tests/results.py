@@ -47,7 +47,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def store(url: str) -> Iterator[Store]:
     """A database in which results have begun."""
-    made = Store(url)
+    yield from begun(Store(url))
+
+
+def begun(made: Store) -> Iterator[Store]:
+    """What a fixture yields: a store in which results have begun, and which is closed afterwards."""
     made.begin(IDENTITY, "state")
     yield made
     made.close()

@@ -16,7 +16,7 @@ from sqlalchemy import event
 
 from iot.settings import UserError
 from iot.store import Status, Store, StoreUnavailable
-from tests.results import IDENTITY, NOW_S, Sample, Stream, delivered, keep
+from tests.results import IDENTITY, NOW_S, Sample, Stream, begun, delivered, keep
 
 ROOT = Path(__file__).parents[1]
 # Holds the database's lock from its first line of output to its first line of input, then writes.
@@ -51,10 +51,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[Store]:
-    made = open_store(path)
-    made.begin(IDENTITY, "state")
-    yield made
-    made.close()
+    yield from begun(open_store(path))
 
 
 def open_store(path: Path) -> Store:
