@@ -15,7 +15,7 @@ help: ## list the targets
 
 setup: .venv/.installed ## make .venv, install what is pinned, fetch the jars of Kafka and Spark (once)
 	@$(RUN) -m iot.java
-	@$(RUN) -m iot.class_data
+	@$(RUN) -m iot.java.class_archives
 
 demo: setup ## everything in one terminal: broker, sensors, dashboard
 	@$(RUN) iot_streaming_app.py --demo $(ARGS)
@@ -25,7 +25,7 @@ test: setup ## run the tests, against a real broker, Spark and browser
 
 chaos: setup ## faults of disk, database and checkpoints; then kill broker, app and producer 20 times, and count
 	@$(RUN) -m pytest -m long
-	@$(RUN) -m tests.chaos $(ARGS)
+	@$(RUN) -m tests.system.chaos $(ARGS)
 
 soak: setup ## 5,000 readings a second for 30 minutes: no process and no file may grow; drawn in soak.html
 	@$(RUN) benchmarks/soak.py $(ARGS)

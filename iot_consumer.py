@@ -23,14 +23,14 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.base import MemberState
 from kafka.errors import AuthorizationError, InconsistentGroupProtocolError, KafkaError, KafkaTimeoutError
 
-from iot import alerts, console, settings
+from iot import alerts, settings, terminal
 from iot.alerts import DEFAULT_RULES, Rules
-from iot.kafka import kafka_python_config, quiet_kafka_python, require_broker
-from iot.lifecycle import StopSignal
+from iot.kafka.connect import kafka_python_config, quiet_kafka_python, require_broker
+from iot.kafka.topics import ensure_topics
+from iot.processes import StopSignal
 from iot.readings import Rejected, decode_batch
 from iot.settings import UserError, reason
-from iot.tally import MAX_TYPES, Tally
-from iot.topics import ensure_topics
+from iot.statistics import MAX_TYPES, Tally
 
 GROUP = "iot-consumer"
 MAX_POLL_RECORDS = 10_000
@@ -58,7 +58,7 @@ def process(records: Sequence[Any], rules: Rules, tally: Tally, now_s: float) ->
             if (seen := tally.add_malformed(str(verdict))) <= MALFORMED_LINES:
                 where = f"{record.topic} partition {record.partition} offset {record.offset}"
                 more = "; more of this kind are only counted" if seen == MALFORMED_LINES else ""
-                lines.append(console.printable(f"MALFORMED {where}: {verdict}{more}"))
+                lines.append(terminal.printable(f"MALFORMED {where}: {verdict}{more}"))
             continue
         values[verdict.sensor_type].append(verdict.value)
         if broken := alerts.broken_bound(verdict, rules):
@@ -195,7 +195,7 @@ def consume(
     rules: Rules,
     limit: float,
     tally: Tally,
-    status: console.StatusLine,
+    status: terminal.StatusLine,
     stop: threading.Event,
 ) -> None:
     """Process messages until ``stop`` is set or ``limit`` of them are processed, and commit them.
@@ -257,7 +257,7 @@ def summary_text(tally: Tally, watch: Watch, now_s: float) -> str:
     lines = [f"processed {tally.run.messages:,} messages in {took_s:,.1f} s ({tally.run.messages / took_s:,.0f}/s)"]
     for name, counts in (("malformed", tally.malformed), ("alerts", tally.alerts)):
         lines.append(f"{name}: {counts.total():,}")
-        lines += [f"{count:>9,}  {console.printable(what)}" for what, count in counts.most_common()]
+        lines += [f"{count:>9,}  {terminal.printable(what)}" for what, count in counts.most_common()]
     lines += tally.table(now_s, MAX_TYPES + 1)
     lines.append(f"lag: {lag_text(watch.lag)}")
     return "\n".join(lines)
@@ -317,7 +317,7 @@ def read(kafka: settings.Kafka, rules: Rules, args: argparse.Namespace, stop: th
     tally = Tally(time.monotonic())
     try:
         group.join()
-        with console.StatusLine() as status:
+        with terminal.StatusLine() as status:
             status.print(f"reading {args.topic} at {kafka.bootstrap_servers} as group {args.group}; Ctrl-C stops")
             consume(consumer, group, watch, rules, args.max_messages or math.inf, tally, status, stop)
             ended_s = time.monotonic()
@@ -349,7 +349,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return console.exit_status(lambda: run(args, StopSignal().install().event))
+    return terminal.exit_status(lambda: run(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

@@ -20,17 +20,17 @@ from pathlib import Path
 from threading import Thread
 from types import TracebackType
 
-from iot import console, settings
-from iot.console import StatusLine
-from iot.injection import Batch, Injector, Source
-from iot.kafka import require_broker
-from iot.lifecycle import StopSignal
-from iot.pacing import Schedule, WallClock
-from iot.progress import Progress, Tally, Watch, rate_text
-from iot.replay import Recording, Replay, read_recording
-from iot.sender import CLIENTS, Sender, make_sender
-from iot.simulator import Fleet
-from iot.topics import TOPICS, ensure_topics
+from iot import settings, terminal
+from iot.kafka.connect import require_broker
+from iot.kafka.sender import CLIENTS, Sender, make_sender
+from iot.kafka.topics import TOPICS, ensure_topics
+from iot.processes import StopSignal
+from iot.sensors.faults import Batch, Injector, Source
+from iot.sensors.fleet import Fleet
+from iot.sensors.pacing import Schedule, WallClock
+from iot.sensors.progress import Progress, Tally, Watch, rate_text
+from iot.sensors.recording import Recording, Replay, read_recording
+from iot.terminal import StatusLine
 
 SENSORS = 10
 MAX_SENSORS = 1_000_000
@@ -225,7 +225,7 @@ def opening(args: argparse.Namespace, recording: Recording | None, threads: int,
 def print_batch(status: StatusLine, batch: Batch, accepted: int) -> None:
     """Print the messages that were accepted, each on a line."""
     values = (record["value"].decode(errors="backslashreplace") for record in batch.records[:accepted])
-    status.print(*map(console.printable, values))
+    status.print(*map(terminal.printable, values))
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -301,7 +301,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return console.exit_status(lambda: run(args, StopSignal().install().event))
+    return terminal.exit_status(lambda: run(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

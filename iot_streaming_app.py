@@ -24,17 +24,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iot import access, agreement, alerts, checkpoints, console, processing, settings, web
-from iot import spark as spark_session
+from iot import alerts, settings, terminal
 from iot.alerts import DEFAULT_RULES
-from iot.broker import Broker
-from iot.checkpoints import Identity
-from iot.kafka import NothingListens, require_broker
-from iot.lifecycle import StopSignal, spawn
-from iot.offsets import start_offsets
+from iot.broker.broker import Broker
+from iot.kafka.connect import NothingListens, require_broker
+from iot.kafka.offsets import start_offsets
+from iot.kafka.topics import ensure_topics, topic_id
+from iot.pipeline import pipeline, resume
+from iot.processes import StopSignal, spawn
+from iot.results.store import Store
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError
-from iot.store import Store
-from iot.topics import ensure_topics, topic_id
+from iot.spark import checkpoints
+from iot.spark import session as spark_session
+from iot.spark.checkpoints import Identity
+from iot.web import access, app
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -145,7 +148,7 @@ def tell_page(process: subprocess.Popen[bytes], trouble: str) -> None:
 
 def await_page(process: subprocess.Popen[bytes], args: argparse.Namespace, stop: threading.Event) -> None:
     """Wait until the page answers. Raises ``UserError`` when it ends instead."""
-    url = f"http://{web.address(args.host)}:{args.port}/healthz"
+    url = f"http://{app.address(args.host)}:{args.port}/healthz"
     deadline_s = time.monotonic() + PAGE_START_S
     while not stop.is_set():
         if process.poll() is not None:
@@ -196,9 +199,9 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         for warning in ensure_topics(kafka, [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]):
             print(f"warning: {warning}", file=sys.stderr)
         identity = Identity(args.topic, topic_id(kafka, args.topic))
-        folders = [args.checkpoint_dir / name for name in processing.CHECKPOINTS]
+        folders = [args.checkpoint_dir / name for name in pipeline.CHECKPOINTS]
         database = database_file(args.database_url)
-        start, afresh = agreement.agree(
+        start, afresh = resume.agree(
             store,
             folders,
             identity,
@@ -211,8 +214,8 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
             stack.enter_context(demo_sensors(args, kafka, say))
         web_process = stack.enter_context(page(args))
         await_page(web_process, args, stop)
-        say(f"page     http://{web.address(args.host)}:{args.port}")
-        work = processing.Processing(
+        say(f"page     http://{app.address(args.host)}:{args.port}")
+        work = pipeline.Processing(
             starting,
             kafka,
             identity,
@@ -223,7 +226,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
             args.retention,
             say,
             partial(tell_page, web_process),
-            agreement.afresh(folders, database),
+            resume.afresh(folders, database),
         )
         work.start()
         stack.callback(lambda: summary(work, say))
@@ -247,7 +250,7 @@ def stop_spark(starting: Future[SparkSession]) -> None:
             starting.result().stop()
 
 
-def summary(work: processing.Processing, say: Log) -> None:
+def summary(work: pipeline.Processing, say: Log) -> None:
     say(f"stopped: {work.messages:,} readings processed in this run; the next one goes on from here")
 
 
@@ -278,7 +281,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="DIR",
         type=Path,
         default=checkpoints.CHECKPOINT_ROOT,
-        help=f"where {' and '.join(processing.CHECKPOINTS)} are; on a cluster a folder that all machines share",
+        help=f"where {' and '.join(pipeline.CHECKPOINTS)} are; on a cluster a folder that all machines share",
     )
     parser.add_argument(
         "--starting-offsets",
@@ -290,13 +293,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--retention", metavar="TIME", type=duration, default="24h", help="how long windows and alerts are kept"
     )
-    web.add_arguments(parser)
+    app.add_arguments(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return console.exit_status(lambda: run(args, StopSignal().install().event))
+    return terminal.exit_status(lambda: run(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

@@ -17,18 +17,18 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from iot import console, settings
-from iot.console import StatusLine
-from iot.kafka import require_broker
-from iot.lifecycle import StopSignal
-from iot.sender import CLIENTS
+from iot import settings, terminal
+from iot.kafka.connect import require_broker
+from iot.kafka.sender import CLIENTS
+from iot.kafka.topics import TOPICS, ensure_topics
+from iot.loadtest import end_to_end, results, versus
+from iot.loadtest.plan import COURSE_MESSAGES, COURSE_THREADS, DELIVERY_TIMEOUT_S, PRESETS, Plan, make_plan
+from iot.loadtest.report import write_report
+from iot.loadtest.results import Comparison, Report, Result
+from iot.loadtest.trial import run_trial
+from iot.processes import StopSignal
 from iot.settings import Kafka, UserError
-from iot.topics import TOPICS, ensure_topics
-from loadtest import end_to_end, results, versus
-from loadtest.plan import COURSE_MESSAGES, COURSE_THREADS, DELIVERY_TIMEOUT_S, PRESETS, Plan, make_plan
-from loadtest.report import write_report
-from loadtest.results import Comparison, Report, Result
-from loadtest.trial import run_trial
+from iot.terminal import StatusLine
 
 MENU = {
     "1": ("burst", "Burst: 1,000 readings, 4 threads"),
@@ -180,7 +180,7 @@ def menu(session: Session) -> None:
         try:
             choice = read_line("Your choice: ", session.stop).strip()
             if choice not in MENU:
-                print(f"  {console.printable(choice)!r} is none of them: type a number from 0 to 7")
+                print(f"  {terminal.printable(choice)!r} is none of them: type a number from 0 to 7")
                 continue
             test, _ = MENU[choice]
             if not test:
@@ -312,7 +312,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return console.exit_status(lambda: run(args, StopSignal().install().event))
+    return terminal.exit_status(lambda: run(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

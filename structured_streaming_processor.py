@@ -20,19 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from iot import alerts, checkpoints, console, settings, spark_alerts, streams
-from iot import spark as spark_session
-from iot.alert_feed import AlertFeed, Delivered
+from iot import alerts, settings, terminal
 from iot.alerts import DEFAULT_RULES
-from iot.checkpoints import Identity, Notes
-from iot.kafka import require_broker
-from iot.lifecycle import StopSignal
-from iot.offsets import Offsets, end_offsets, start_offsets
+from iot.batches import Report
+from iot.kafka.alert_feed import AlertFeed, Delivered
+from iot.kafka.connect import require_broker
+from iot.kafka.offsets import Offsets, end_offsets, start_offsets
+from iot.kafka.topic_guard import TopicGuard
+from iot.kafka.topics import ensure_topics, topic_id
+from iot.processes import StopSignal
 from iot.rejected import RejectedWriter
-from iot.report import Report
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, SLIDE_S, WATERMARK_S, WINDOW_S, UserError
-from iot.topic_guard import TopicGuard
-from iot.topics import ensure_topics, topic_id
+from iot.spark import alerts as spark_alerts
+from iot.spark import checkpoints
+from iot.spark import queries as streams
+from iot.spark import session as spark_session
+from iot.spark.checkpoints import Identity, Notes
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -58,7 +61,7 @@ def newest_first(key: Key) -> tuple[float, tuple[str, str]]:
 class Board:
     """What the terminal shows: the newest windows in a table, totals above it; alerts scroll."""
 
-    def __init__(self, status: console.StatusLine, rows: int, by_location: bool) -> None:
+    def __init__(self, status: terminal.StatusLine, rows: int, by_location: bool) -> None:
         self._status = status
         self._rows = rows
         self._by_location = by_location
@@ -121,10 +124,10 @@ class Board:
             label = f"{begin.astimezone():%H:%M:%S}–{end.astimezone():%H:%M:%S}" if end != last_end else ""
             last_end = end
             numbers = "".join(f"{number:>12,.2f}" for number in (row["total"] / row["count"], row["min"], row["max"]))
-            place = f"{console.printable(location)[:15]:<16}" if self._by_location else ""
+            place = f"{terminal.printable(location)[:15]:<16}" if self._by_location else ""
             lines.append(
-                f"{label:<19} {console.printable(sensor_type)[:15]:<16}{place}{row['count']:>10,}{numbers}"
-                f"  {console.printable(row['unit'])}"
+                f"{label:<19} {terminal.printable(sensor_type)[:15]:<16}{place}{row['count']:>10,}{numbers}"
+                f"  {terminal.printable(row['unit'])}"
             )
         return lines
 
@@ -213,7 +216,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         spark = spark_session.start(NAME, args.master)
         feed = None
         try:
-            with console.StatusLine(plain_every_s=0) as status:
+            with terminal.StatusLine(plain_every_s=0) as status:
                 board = Board(status, args.rows, args.by_location)
                 board.say(
                     f"windows of {WINDOW_S} s, one every {SLIDE_S} s, watermark {WATERMARK_S} s, "
@@ -289,7 +292,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return console.exit_status(lambda: run(args, StopSignal().install().event))
+    return terminal.exit_status(lambda: run(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

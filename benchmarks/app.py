@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import backlog, harness
 from benchmarks.harness import some_kafka
-from iot import console
-from iot import spark as spark_session
-from iot.broker import find_free_port
-from iot.lifecycle import spawn
+from iot import terminal
+from iot.broker.broker import find_free_port
+from iot.processes import spawn
 from iot.settings import Kafka, UserError
+from iot.spark import session as spark_session
 
 ROOT = Path(__file__).parents[1]
 LOOK_EVERY_S = 0.1
@@ -128,7 +128,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return console.exit_status(lambda: run(args))
+    return terminal.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

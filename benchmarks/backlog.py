@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iot import streams
-from iot.sender import make_sender
+from iot.kafka.sender import make_sender
+from iot.kafka.topics import ensure_topics
+from iot.sensors.fleet import Fleet
 from iot.settings import REJECTED_TOPIC, Kafka, UserError
-from iot.simulator import Fleet
-from iot.topics import ensure_topics
+from iot.spark import queries
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -47,7 +47,7 @@ def fill(kafka: Kafka, topic: str, messages: int) -> None:
 
 def read(spark: SparkSession, kafka: Kafka, topic: str) -> DataFrame:
     """The messages of the whole topic."""
-    source = spark.read.format("kafka").options(**streams.kafka_options(kafka))
+    source = spark.read.format("kafka").options(**queries.kafka_options(kafka))
     return source.option("subscribe", topic).option("startingOffsets", "earliest").load().select("value")
 
 

@@ -23,14 +23,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import harness
 from benchmarks.harness import in_turns, some_kafka
-from iot import console
+from iot import terminal
 from iot.alerts import DEFAULT_RULES
-from iot.console import StatusLine
-from iot.sender import make_sender
+from iot.kafka.sender import make_sender
+from iot.kafka.topics import ensure_topics
+from iot.sensors.fleet import Fleet
 from iot.settings import Kafka, UserError
-from iot.simulator import Fleet
-from iot.tally import Tally
-from iot.topics import ensure_topics
+from iot.statistics import Tally
+from iot.terminal import StatusLine
 from iot_consumer import MAX_POLL_RECORDS, POLL_WAIT_MS, Group, Watch, consume, make_consumer
 
 SENSORS = 50
@@ -116,7 +116,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return console.exit_status(lambda: run(args))
+    return terminal.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import harness
 from benchmarks.harness import in_turns
 from iot.readings import Message, Rejected, decode, decode_batch
-from iot.simulator import Fleet
+from iot.sensors.fleet import Fleet
 
 SENSORS = 50
 MESSAGES = 20_000

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from iot import settings
-from iot.broker import Broker, find_free_port
-from iot.kafka import require_broker
+from iot.broker.broker import Broker, find_free_port
+from iot.kafka.connect import require_broker
 from iot.settings import Kafka
 
 

@@ -23,13 +23,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import harness
 from benchmarks.harness import in_turns, some_kafka
-from iot import console
-from iot.console import StatusLine
-from iot.injection import Injector
-from iot.sender import CLIENTS, DEFAULT_MAX_IN_FLIGHT, Record, Sender, make_sender
+from iot import terminal
+from iot.kafka.sender import CLIENTS, DEFAULT_MAX_IN_FLIGHT, Record, Sender, make_sender
+from iot.kafka.topics import ensure_topics
+from iot.sensors.faults import Injector
+from iot.sensors.fleet import Fleet
 from iot.settings import Kafka, UserError
-from iot.simulator import Fleet
-from iot.topics import ensure_topics
+from iot.terminal import StatusLine
 from iot_producer import MAX_BATCH
 
 SENSORS = 50
@@ -131,7 +131,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return console.exit_status(lambda: run(args))
+    return terminal.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

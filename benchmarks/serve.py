@@ -33,18 +33,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import harness
 from benchmarks.harness import some_kafka
-from iot import console, settings
+from iot import settings, terminal
 from iot.alerts import DEFAULT_RULES, Alert, encode
-from iot.broker import find_free_port
-from iot.checkpoints import Identity
-from iot.lifecycle import spawn
-from iot.pacing import Delays, Schedule
+from iot.batches import Context, Latest, Report, Total
+from iot.broker.broker import find_free_port
+from iot.kafka.sender import make_sender
+from iot.processes import spawn
 from iot.readings import STANDARD_UNITS
-from iot.report import Context, Latest, Report, Total
-from iot.sender import make_sender
+from iot.results.model import QueryStatus, Status
+from iot.results.store import Store
+from iot.sensors.pacing import Delays, Schedule
 from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, SLIDE_S, Kafka, UserError
-from iot.state import QueryStatus, Status
-from iot.store import Store
+from iot.spark.checkpoints import Identity
 
 ROOT = Path(__file__).parents[1]
 SENSORS = 50
@@ -351,7 +351,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return console.exit_status(lambda: run(args))
+    return terminal.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

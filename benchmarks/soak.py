@@ -32,11 +32,11 @@ from plotly.offline import get_plotlyjs
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import harness
-from iot import console, settings
-from iot.broker import Broker, find_free_port
-from iot.kafka import kafka_python_config
-from iot.lifecycle import StopSignal, spawn
-from iot.offsets import end_offsets
+from iot import settings, terminal
+from iot.broker.broker import Broker, find_free_port
+from iot.kafka.connect import kafka_python_config
+from iot.kafka.offsets import end_offsets
+from iot.processes import StopSignal, spawn
 from iot.settings import READINGS_TOPIC, UserError
 
 ROOT = Path(__file__).parents[1]
@@ -348,7 +348,9 @@ def table(soak: Soak) -> list[str]:
 
 def write_page(path: Path, soak: Soak) -> None:
     """A page with the table and charts, in one file that needs no network."""
-    made = Environment(loader=FileSystemLoader([ROOT / "templates", ROOT / "static"]), autoescape=True)
+    made = Environment(
+        loader=FileSystemLoader([ROOT / "benchmarks", ROOT / "iot" / "loadtest" / "static"]), autoescape=True
+    )
     page = made.get_template("soak_report.html").render(
         soak=soak,
         groups=dict(zip(("Memory of processes", "Files"), soak.trends(), strict=True)),
@@ -383,7 +385,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return console.exit_status(lambda: soak_and_tell(args, StopSignal().install().event))
+    return terminal.exit_status(lambda: soak_and_tell(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

@@ -23,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import backlog, harness
 from benchmarks.harness import some_kafka
-from iot import console, streams
-from iot import spark as spark_session
+from iot import terminal
 from iot.rejected import RejectedWriter
 from iot.settings import PARTITIONS, REJECTED_TOPIC, Kafka, UserError
+from iot.spark import queries
+from iot.spark import session as spark_session
 
 STATE = "spark.sql.streaming.stateStore.providerClass"
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
@@ -58,9 +59,9 @@ class Runs:
             counted[0] += report.messages + report.rejected
 
         with tempfile.TemporaryDirectory(prefix="iot-benchmark-") as checkpoint:
-            query = streams.start_windows(
+            query = queries.start_windows(
                 self._spark,
-                streams.read_topic(self._spark, self._kafka, self._topic, dict.fromkeys(range(PARTITIONS), 0)),
+                queries.read_topic(self._spark, self._kafka, self._topic, dict.fromkeys(range(PARTITIONS), 0)),
                 checkpoint,
                 keep,
                 {},
@@ -133,7 +134,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return console.exit_status(lambda: run(args))
+    return terminal.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

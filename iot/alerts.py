@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from iot.console import printable
 from iot.readings import CONVERSIONS, MAX_STRING, Reading, format_timestamp
 from iot.settings import UserError, reason
+from iot.terminal import printable
 
 if sys.version_info >= (3, 11):
     import tomllib

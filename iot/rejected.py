@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from iot import console, settings
-from iot.console import printable
-from iot.kafka import confluent_config, require_broker
+from iot import settings, terminal
+from iot.kafka.connect import confluent_config, require_broker
 from iot.readings import format_timestamp, parse_timestamp
 from iot.settings import REJECTED_TOPIC, Kafka, UserError, reason
+from iot.terminal import printable
 
 MAX_BYTES = 2 * 1024 * 1024
 FLUSH_S = 60.0
@@ -154,7 +154,7 @@ def read_rejected(kafka: Kafka, source_topic: str, since_ms: int = 0) -> Iterato
     """
     from kafka.errors import KafkaError
 
-    from iot.offsets import make_reader, partitions_of
+    from iot.kafka.offsets import make_reader, partitions_of
 
     try:
         consumer = make_reader(kafka)
@@ -257,7 +257,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return console.exit_status(lambda: fetch(args))
+    return terminal.exit_status(lambda: fetch(args))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from iot import settings
-from iot import spark as spark_session
-from iot.broker import Broker, find_free_port
-from iot.topics import ensure_topics
+from iot.broker.broker import Broker, find_free_port
+from iot.kafka.topics import ensure_topics
+from iot.spark import session as spark_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

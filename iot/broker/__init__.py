@@ -1,0 +1,1 @@
+"""The embedded Kafka broker, and tables of what any Kafka holds."""

@@ -1,0 +1,1 @@
+"""The Java runtime, the jars, and the flags of every JVM."""

@@ -1,0 +1,1 @@
+"""How to reach Kafka: clients, topics, offsets, alerts as they arrive."""

@@ -1,0 +1,107 @@
+"""Where topics end: readers that belong to no group, and how far a topic reaches now."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from iot.kafka.connect import kafka_python_config, quiet_kafka_python
+from iot.settings import Kafka, UserError, reason
+
+TIMEOUT_MS = 4_000
+CLOSE_MS = 2_000
+
+Offsets = dict[int, int]
+"""The next offset to read, or where the topic ends, by partition."""
+
+
+def make_reader(kafka: Kafka) -> KafkaConsumer:
+    """A consumer that belongs to no group and commits nothing.
+
+    Raises:
+        KafkaError: Kafka does not answer.
+    """
+    quiet_kafka_python()
+    return KafkaConsumer(
+        **kafka_python_config(kafka),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        reconnect_backoff_max_ms=1_000,
+        allow_auto_create_topics=False,
+        bootstrap_timeout_ms=TIMEOUT_MS,
+    )
+
+
+def partitions_of(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
+    """The partitions of a topic, in order."""
+    return [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+
+
+def end_offsets(kafka: Kafka, topic: str) -> Offsets:
+    """Where a topic ends now.
+
+    Raises:
+        KafkaError: Kafka does not answer.
+    """
+    consumer = make_reader(kafka)
+    try:
+        return _ends(consumer, topic)
+    finally:
+        consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
+
+
+def start_offsets(kafka: Kafka, topic: str, which: str) -> Offsets:
+    """The offsets to begin with: ``earliest`` or ``latest``.
+
+    Raises:
+        UserError: Kafka does not answer.
+    """
+    try:
+        consumer = make_reader(kafka)
+        try:
+            if which == "latest":
+                return _ends(consumer, topic)
+            first = consumer.beginning_offsets(partitions_of(consumer, topic), timeout_ms=TIMEOUT_MS)
+            return {partition.partition: offset for partition, offset in first.items()}
+        finally:
+            consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
+    except KafkaError as error:
+        raise UserError(
+            f"Kafka at {kafka.bootstrap_servers} does not say where {topic} begins and ends: {reason(error)}"
+        ) from error
+
+
+def _ends(consumer: KafkaConsumer, topic: str) -> Offsets:
+    ends = consumer.end_offsets(partitions_of(consumer, topic), timeout_ms=TIMEOUT_MS)
+    return {partition.partition: offset for partition, offset in ends.items()}
+
+
+class EndOffsets:
+    """Asks again and again where a topic ends; ``away`` says why there was no answer the last time, else None."""
+
+    def __init__(self, kafka: Kafka, topic: str) -> None:
+        self._kafka = kafka
+        self._topic = topic
+        self._consumer: KafkaConsumer | None = None
+        self.away: str | None = None
+
+    def look(self) -> Offsets | None:
+        """Where the topic ends now; None when Kafka does not answer within a few seconds."""
+        try:
+            self._consumer = self._consumer or make_reader(self._kafka)
+            ends = _ends(self._consumer, self._topic)
+        except KafkaError as error:
+            self.away = f"Kafka at {self._kafka.bootstrap_servers} does not answer ({reason(error)})"
+            self.close()
+            return None
+        self.away = None
+        return ends
+
+    def close(self) -> None:
+        if self._consumer:
+            with suppress(KafkaError):
+                self._consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
+            self._consumer = None

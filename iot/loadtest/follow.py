@@ -1,0 +1,263 @@
+"""Followers of readings on their way: threads that note when what arrives, in Kafka and at the dashboard.
+
+What arrives is noted by a key, and how often; compared with what was expected by key this tells what was lost and what
+was doubled.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from iot import alerts
+from iot.kafka.alert_feed import Delivered
+from iot.kafka.connect import confluent_config
+from iot.kafka.offsets import Offsets
+from iot.loadtest.latency import Latencies
+from iot.loadtest.results import Stage
+from iot.readings import Rejected, decode, format_timestamp
+from iot.settings import SLIDE_S, WINDOW_S, Kafka, UserError, reason
+
+ANSWER_S = 10.0
+# A stream is never silent for longer: its heartbeat comes every 15 s.
+SILENT_S = 40.0
+POLL_S, AT_ONCE = 0.1, 10_000
+# How often the dashboard is asked for windows; their latency is no finer than that.
+WINDOWS_EVERY_S = 0.1
+RETRY_S = 0.5
+TOLD = 5
+
+Expected = Mapping[Hashable, Sequence[float]]
+"""By key when each of what has this key was due, in order."""
+
+
+class Arrivals:
+    """When what arrived, by key; threads share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._times_s: defaultdict[Hashable, list[float]] = defaultdict(list)
+        self.count = 0
+
+    def add(self, key: Hashable, now_s: float, times: int = 1) -> None:
+        with self._lock:
+            self._times_s[key] += [now_s] * times
+            self.count += times
+
+    def compare(self, name: str, expected: Expected) -> Stage:
+        """What came of what was expected. Of one key the first to arrive counts as the first that was due."""
+        with self._lock:
+            arrived = {key: list(times_s) for key, times_s in self._times_s.items()}
+        latencies, lost, doubled = Latencies(), Counter[Hashable](), Counter[Hashable]()
+        for key in expected.keys() | arrived.keys():
+            due_s, came_s = expected.get(key, ()), arrived.get(key, ())
+            latencies.add([came - due for due, came in zip(due_s, came_s, strict=False)])
+            lost[key] += max(0, len(due_s) - len(came_s))
+            doubled[key] += max(0, len(came_s) - len(due_s))
+        which = [f"lost {key} {n} times" for key, n in lost.most_common(TOLD) if n]
+        which += [f"doubled {key} {n} times" for key, n in doubled.most_common(TOLD) if n]
+        return Stage(
+            name=name,
+            expected=sum(map(len, expected.values())),
+            arrived=sum(map(len, arrived.values())),
+            lost=lost.total(),
+            doubled=doubled.total(),
+            latency_ms=latencies.milliseconds(),
+            which=which,
+        )
+
+
+class Follower(ABC):
+    """A thread that notes arrivals until it is closed; ``away`` says why it cannot at the moment."""
+
+    def __init__(self) -> None:
+        self.arrivals = Arrivals()
+        self.away = ""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(2)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except (OSError, ValueError, KeyError, http.client.HTTPException, KafkaException) as error:
+                self.away = reason(error)
+                self._stop.wait(RETRY_S)
+
+    @abstractmethod
+    def _follow(self) -> None:
+        """Note arrivals until told to stop; what it raises is tried again."""
+
+
+class TopicFollower(Follower):
+    """Reads the topic of readings back: (sensor, sequence) of the readings of one run, and where each is."""
+
+    def __init__(self, kafka: Kafka, topic: str, begin: Offsets, run_id: str) -> None:
+        super().__init__()
+        self._kafka, self._topic, self._run_id = kafka, topic, run_id
+        self._offsets = dict(begin)
+        self.places: dict[str, tuple[str, int]] = {}
+        """(Sensor, sequence) by the id that an alert about it has."""
+
+    def _follow(self) -> None:
+        # librdkafka, because a thousand readings a second, one by one, take kafka-python a third of a core. It wants to
+        # be told of a group, though none is joined: partitions are assigned, and nothing is committed.
+        settings = {"group.id": "load-test", "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+        settings |= {"auto.offset.reset": "earliest", "error_cb": self._note_away, "log_level": 0}
+        consumer = Consumer(confluent_config(self._kafka) | settings)
+        try:
+            consumer.assign([TopicPartition(self._topic, *place) for place in self._offsets.items()])
+            while not self._stop.is_set():
+                if (first := consumer.poll(POLL_S)) is None:
+                    continue
+                now_s = time.monotonic()
+                messages: list[Any] = [first, *consumer.consume(AT_ONCE, 0)]
+                for message in messages:
+                    if error := message.error():
+                        self._note_away(error)
+                        continue
+                    self.away = ""
+                    self._note(message.partition(), message.offset(), message.value(), now_s)
+        finally:
+            consumer.close()
+
+    def _note_away(self, error: KafkaError) -> None:
+        # Who may read the topic need not be allowed the group as well: that is said once, and reading goes on.
+        if error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+            self.away = error.str()
+
+    def _note(self, partition: int, offset: int, value: bytes | None, now_s: float) -> None:
+        self._offsets[partition] = offset + 1
+        try:
+            reading = decode(value)
+        except Rejected:
+            return
+        if reading.run_id == self._run_id and reading.sequence is not None:
+            key = (reading.sensor_id, reading.sequence)
+            self.places[alerts.alert_id(self._topic, partition, offset)] = key
+            self.arrivals.add(key, now_s)
+
+
+class Dashboard:
+    """A running dashboard, asked over HTTP."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def open(self, path: str, timeout_s: float, **headers: str) -> http.client.HTTPResponse:
+        """Raises ``OSError`` when it does not answer, or refuses."""
+        request = urllib.request.Request(self._url + path, headers=self._headers | headers)
+        # Of one's own machine or network: a proxy for the way out has no part in it.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        response: http.client.HTTPResponse = opener.open(request, timeout=timeout_s)
+        return response
+
+    def get(self, path: str) -> Any:
+        """The JSON at a path. Raises ``OSError`` or ``ValueError``."""
+        with self.open(path, ANSWER_S) as response:
+            return json.load(response)
+
+    def require(self) -> None:
+        """Raises ``UserError`` when no dashboard answers; the text says how to start one."""
+        try:
+            self.get("/api/metrics")
+        except urllib.error.HTTPError as error:
+            raise UserError(
+                f"the dashboard at {self._url} refuses (HTTP {error.code}); if it wants a token, give it in IOT_TOKEN"
+            ) from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise UserError(
+                f"no dashboard answers at {self._url}; start one in another terminal: python iot_streaming_app.py, "
+                "or say where it is: --dashboard-url URL"
+            ) from error
+
+
+class StreamFollower(Follower):
+    """Listens to the event stream: the ids of alerts about one location, as they are pushed."""
+
+    def __init__(self, dashboard: Dashboard, location: str) -> None:
+        super().__init__()
+        self._dashboard, self._location = dashboard, location
+        self._last_id = ""
+        self.opened = threading.Event()
+
+    def _follow(self) -> None:
+        headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
+        with self._dashboard.open("/api/stream", SILENT_S, Accept="text/event-stream", **headers) as response:
+            event = ""
+            while not self._stop.is_set():
+                line = response.readline()
+                if not line:
+                    raise ConnectionError("the event stream ended")
+                # The first that is sent, when it is open.
+                self.opened.set()
+                name, _, value = line.decode().strip().partition(": ")
+                if name == "event":
+                    event = value
+                elif name == "data" and event == "alert":
+                    self._note(json.loads(value), time.monotonic())
+
+    def _note(self, alert: dict[str, Any], now_s: float) -> None:
+        self._last_id = alert["alert_id"]
+        if alert["location"] == self._location:
+            self.arrivals.add(alert["alert_id"], now_s)
+
+
+class WindowsFollower(Follower):
+    """Asks for the windows of one location: what each window's count grew by, by its end and sensor type."""
+
+    def __init__(self, dashboard: Dashboard, location: str, since_us: int) -> None:
+        super().__init__()
+        query = urllib.parse.urlencode({"location": location, "since": format_timestamp(since_us)})
+        self._dashboard, self._path = dashboard, f"/api/windows?{query}"
+        self._counts: Counter[Hashable] = Counter()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(WINDOWS_EVERY_S):
+            rows = self._dashboard.get(self._path)["windows"]
+            now_s = time.monotonic()
+            for row in rows:
+                key = (int(datetime.fromisoformat(row["end"]).timestamp()), row["sensor_type"])
+                if row["count"] > self._counts[key]:
+                    self.arrivals.add(key, now_s, row["count"] - self._counts[key])
+                    self._counts[key] = row["count"]
+
+
+class AlertNotes:
+    """What an ``AlertFeed`` hands on: the ids of alerts about one location."""
+
+    def __init__(self, location: str) -> None:
+        self.arrivals = Arrivals()
+        self._location = location
+
+    def note(self, delivered: list[Delivered], _: Offsets) -> None:
+        now_s = time.monotonic()
+        for one in delivered:
+            if one.alert.location == self._location:
+                self.arrivals.add(one.alert.alert_id, now_s)
+
+
+def window_ends(time_us: int) -> list[int]:
+    """The ends, in seconds since the epoch, of the windows that a reading is in."""
+    first = time_us // 1_000_000 // SLIDE_S * SLIDE_S + SLIDE_S
+    return list(range(first, first + WINDOW_S, SLIDE_S))

@@ -1,0 +1,26 @@
+"""A page about a run, in one file that needs no network: tables, and charts by Plotly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader
+from plotly.offline import get_plotlyjs
+
+from iot.loadtest.results import Report, details, in_ms, write
+
+FOLDER = Path(__file__).parent
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Raises ``UserError`` when the file cannot be written."""
+    made = Environment(loader=FileSystemLoader([FOLDER / "templates", FOLDER / "static"]), autoescape=True)
+    made.filters["ms"] = in_ms
+    page = made.get_template("load_report.html").render(
+        report=report,
+        details=[details(result) for result in report.tests],
+        data=msgspec.to_builtins(report),
+        plotly=get_plotlyjs(),
+    )
+    write(path, page.encode())

@@ -1,0 +1,280 @@
+"""What is told and kept of a test: the result, a table of them, JSON, and the comparison with an earlier run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import psutil
+from rich import box
+from rich.table import Table
+
+from iot.broker.broker import kafka_version
+from iot.loadtest.latency import Milliseconds
+from iot.loadtest.plan import COURSE
+from iot.loadtest.usage import Sample
+from iot.settings import UserError, reason
+
+# Of a paced test; below that a difference is the machine's mood.
+LATENCY_FLOOR_MS = 5.0
+
+
+class Stage(msgspec.Struct, kw_only=True):
+    """One stage of the way of readings through the dashboard."""
+
+    name: str
+    expected: int
+    arrived: int
+    lost: int
+    doubled: int
+    latency_ms: Milliseconds
+    which: list[str] = []
+    """The first of those that were lost or doubled."""
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """Of one test with one client; CPU: 100 is one core."""
+
+    test: str
+    client: str
+    client_version: str
+    threads: int
+    processes: int = 1
+    messages: int
+    """Asked for."""
+    messages_sent: int
+    messages_acknowledged: int
+    messages_failed: int
+    """Sent, and not acknowledged."""
+    success_rate_pct: float
+    """Acknowledged of asked for."""
+    duration_s: float
+    throughput_per_s: float
+    latency_ms: Milliseconds
+    latency_from: str
+    latency_of_one_in: int
+    warm_up_pct: float
+    """Of each thread's readings the first ones, which are in all figures but latency and publish delay."""
+    rate_per_s: float | None = None
+    publish_delay_ms: Milliseconds | None = None
+    """Handed to the client so long after it was due."""
+    cpu_pct: float
+    machine_cpu_pct: float
+    throughput_per_cpu_pct: float
+    memory_peak_mb: float
+    acks: str = "all"
+    batching: str
+    in_flight: str
+    topic: str
+    topic_grew_by: int | None
+    """By the topic's offsets; None: Kafka did not say."""
+    error: str = ""
+    timeline: list[Sample] = []
+    stages: list[Stage] = []
+
+    @property
+    def is_success(self) -> bool:
+        """Whether all that was asked for was acknowledged, and is in the topic."""
+        return (
+            not self.error
+            and self.messages_acknowledged == self.messages
+            and self.topic_grew_by is not None
+            and self.topic_grew_by >= self.messages
+            and not any(stage.lost or stage.doubled for stage in self.stages)
+        )
+
+
+class Comparison(msgspec.Struct):
+    """Of one contender in test 6: the median, what it was in each round, and how many times the others' it is."""
+
+    contender: str
+    threads: int
+    messages: int
+    rounds_per_s: list[float]
+    throughput_per_s: float
+    seconds: float
+    times_kafka_tool: float | None
+    times_course: float | None
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """All of one run, as ``--output`` writes it."""
+
+    environment: dict[str, str | int | float]
+    tests: list[Result]
+    comparison: list[Comparison] = []
+
+
+def environment(topic: str, bootstrap_servers: str) -> dict[str, str | int | float]:
+    """The machine and the versions."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count() or 0,
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "kafka_python": version("kafka-python"),
+        "confluent_kafka": version("confluent-kafka"),
+        "embedded_kafka": kafka_version(),
+        "bootstrap_servers": bootstrap_servers,
+        "topic": topic,
+    }
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def client_version(client: str) -> str:
+    return version("kafka-python" if client == COURSE else client)
+
+
+def table(results: Sequence[Result]) -> Table:
+    """A row for each test and client."""
+    made = Table(box=box.SIMPLE_HEAD)
+    for name in ("Test", "Client"):
+        made.add_column(name)
+    for name in ("Messages", "Threads", "Throughput", "Latency p50", "p99", "Success", "1/s per 1 % CPU"):
+        made.add_column(name, justify="right")
+    for result in results:
+        made.add_row(
+            result.test,
+            result.client,
+            f"{result.messages:,}",
+            str(result.threads),
+            f"{result.throughput_per_s:,.0f}/s",
+            in_ms(result.latency_ms.p50),
+            in_ms(result.latency_ms.p99),
+            f"{result.success_rate_pct:.2f} %" if result.is_success else f"FAILED {result.success_rate_pct:.2f} %",
+            f"{result.throughput_per_cpu_pct:,.0f}",
+        )
+    return made
+
+
+def details(result: Result) -> list[str]:
+    """All that was measured, in lines."""
+    lines = [
+        f"{'success' if result.is_success else 'FAILED'}: {result.messages_acknowledged:,} of {result.messages:,} "
+        f"readings acknowledged ({result.success_rate_pct:.2f} %), {result.messages_sent:,} sent, "
+        f"{result.messages_failed:,} failed; {_grown(result)}",
+        f"{result.duration_s:,.2f} s, {result.throughput_per_s:,.1f} readings/s"
+        + (f" of {result.rate_per_s:,.10g} asked for" if result.rate_per_s else ""),
+        f"latency from {result.latency_from}{_sampled(result)}: {spread(result.latency_ms)}",
+    ]
+    if result.publish_delay_ms:
+        lines.append(f"publish delay, handed over after it was due: {spread(result.publish_delay_ms)}")
+    lines += [
+        f"CPU {result.cpu_pct:.0f} % of a core, machine {result.machine_cpu_pct:.0f} %; "
+        f"{result.throughput_per_cpu_pct:,.0f} readings/s per 1 % CPU; memory {result.memory_peak_mb:,.0f} MB at most",
+        f"{result.client} {result.client_version}, {result.threads} thread{'s' if result.threads > 1 else ''} in "
+        f"{result.processes} process{'es' if result.processes > 1 else ''}, "
+        f"acks={result.acks}, {result.batching}, {result.in_flight}",
+    ]
+    if result.error:
+        lines.append(f"error: {result.error}")
+    return lines
+
+
+def _grown(result: Result) -> str:
+    if result.topic_grew_by is None:
+        return f"Kafka did not say how much {result.topic} grew"
+    more = result.topic_grew_by - result.messages_sent
+    others = f", {more:,} of them by others" if more > 0 else ""
+    return f"{result.topic} grew by {result.topic_grew_by:,}{others}"
+
+
+def _sampled(result: Result) -> str:
+    which = [f"of 1 in {result.latency_of_one_in}"] if result.latency_of_one_in > 1 else []
+    which += [f"without the first {result.warm_up_pct:.0f} %, the warm-up"] if result.warm_up_pct else []
+    return f" ({', '.join(which)})" if which else ""
+
+
+def spread(latency: Milliseconds) -> str:
+    names = {"p50": "p50", "p95": "p95", "p99": "p99", "p99_9": "p99.9", "max": "max", "mean": "mean"}
+    return ", ".join(f"{said} {in_ms(getattr(latency, name))}" for name, said in names.items())
+
+
+def in_ms(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, content: bytes) -> None:
+    """Raises ``UserError`` when the file cannot be written."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
+
+
+def encode(report: Report) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(report), indent=1)
+
+
+class Earlier(msgspec.Struct):
+    """Of an earlier run what is compared."""
+
+    class Test(msgspec.Struct):
+        test: str
+        client: str
+        threads: int
+        success_rate_pct: float
+        throughput_per_s: float
+        latency_ms: Milliseconds
+        rate_per_s: float | None = None
+
+    tests: list[Test]
+
+
+def read_earlier(path: Path) -> Earlier:
+    """Raises ``UserError`` when the file cannot be read, or is no output of a load test."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Earlier)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {reason(error)}") from error
+    except msgspec.DecodeError as error:
+        raise UserError(f"{path} is no output of a load test: {reason(error)}") from error
+
+
+def regressions(earlier: Earlier, now: Sequence[Result], margin: float) -> tuple[list[str], int]:
+    """Lines on what has become worse by more than ``margin`` (0.1: a tenth), and how many tests could be compared.
+
+    Throughput and success count for every test, p99 for paced ones: without a pace it follows from the throughput.
+    """
+    lines, compared = [], 0
+    for result in now:
+        for old in earlier.tests:
+            if (old.test, old.client, old.threads, old.rate_per_s) != (
+                result.test,
+                result.client,
+                result.threads,
+                result.rate_per_s,
+            ):
+                continue
+            compared += 1
+            what = f"{result.test} with {result.client} and {result.threads} threads:"
+            if result.throughput_per_s < old.throughput_per_s * (1 - margin):
+                change = 100 * (1 - result.throughput_per_s / old.throughput_per_s)
+                lines.append(
+                    f"{what} {result.throughput_per_s:,.0f}/s, {change:.0f} % less than {old.throughput_per_s:,.0f}/s"
+                )
+            if result.success_rate_pct < old.success_rate_pct:
+                lines.append(f"{what} success {result.success_rate_pct:.2f} %, it was {old.success_rate_pct:.2f} %")
+            p99, before = result.latency_ms.p99, old.latency_ms.p99
+            if result.rate_per_s and p99 and before and p99 > max(before * (1 + margin), LATENCY_FLOOR_MS):
+                lines.append(f"{what} latency p99 {in_ms(p99)}, it was {in_ms(before)}")
+            break
+    return lines, compared

@@ -1,0 +1,201 @@
+"""Test 6: both clients beside Kafka's own tool and the course's method, in one run, on the same broker.
+
+Each sends to a topic of its own with the same settings, which is gone afterwards. They take turns, in another order
+each round; what counts is the median, and no ratio is made of a run that was too short.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich import box
+from rich.table import Table
+
+from iot.kafka.connect import kafka_python_config
+from iot.kafka.topics import ensure_topics
+from iot.loadtest import kafka_tool
+from iot.loadtest.plan import COURSE, Plan
+from iot.loadtest.results import Comparison, Result
+from iot.loadtest.trial import grown_by, run_trial
+from iot.settings import Kafka, UserError
+from iot.terminal import StatusLine
+
+SHORTEST_S = 3.0
+# What a run should take, as the first one has it; that one was slower, because it was the first.
+WANTED_S = 6.0
+FAST_MESSAGES, FAST_FIRST = 3_000_000, 300_000
+
+
+@dataclass
+class Contender:
+    """Who sends: how many readings at first, to see how fast it is, and at least later."""
+
+    name: str
+    threads: int
+    first: int
+    least: int
+    run: Callable[[int, str], Result]
+    messages: int = 0
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def median(self) -> Result:
+        """The round whose throughput is the median, the lower one of two."""
+        ordered = sorted(self.results, key=lambda result: result.throughput_per_s)
+        return ordered[(len(ordered) - 1) // 2]
+
+
+@dataclass
+class Found:
+    """What came out."""
+
+    tests: list[Result]
+    comparison: list[Comparison]
+    is_complete: bool
+
+
+def compare(
+    clients: Sequence[str],
+    messages: int | None,
+    threads: int,
+    rounds: int,
+    kafka: Kafka,
+    status: StatusLine,
+    stop: threading.Event,
+) -> Found:
+    """Let all take turns.
+
+    Args:
+        clients: which of ours take part.
+        messages: how many each of the fast ones sends; None: at least 3 million, and for some seconds.
+        threads: of the course's method, and of ours with the same library.
+
+    Raises:
+        UserError: one of them cannot be run.
+    """
+    contenders = make_contenders(clients, messages, threads, kafka, status, stop)
+    for number in range(rounds + 1):
+        # The first round only tells how many they can send.
+        order = contenders if number % 2 else contenders[::-1]
+        for contender in order:
+            if stop.is_set():
+                break
+            count = contender.messages or contender.first
+            with scratch_topic(kafka) as topic:
+                result = contender.run(count, topic)
+                if (grew_by := grown_by(kafka, topic, {})) != count and not stop.is_set():
+                    raise UserError(f"{contender.name}: {count:,} sent, but the topic has {grew_by:,}: {result.error}")
+                result.topic_grew_by = grew_by
+            what = f"round {number}" if number else "warm-up"
+            status.print(
+                f"{what}: {contender.name}: {count:,} in {result.duration_s:.1f} s, {result.throughput_per_s:,.0f}/s"
+            )
+            if number:
+                contender.results.append(result)
+            else:
+                wanted = result.throughput_per_s * WANTED_S
+                contender.messages = messages_of(wanted, contender.least, contender.first)
+    is_complete = all(len(contender.results) == rounds for contender in contenders)
+    if not is_complete:
+        return Found([], [], False)
+    found = ratios(contenders)
+    is_long_enough = all(each.seconds >= SHORTEST_S for each in found)
+    return Found([contender.median for contender in contenders], found, is_long_enough)
+
+
+def messages_of(wanted: float, least: int, first: int) -> int:
+    """How many to send, a round number."""
+    return max(least, math.ceil(wanted / first) * first)
+
+
+def make_contenders(
+    clients: Sequence[str],
+    messages: int | None,
+    threads: int,
+    kafka: Kafka,
+    status: StatusLine,
+    stop: threading.Event,
+) -> list[Contender]:
+    def trial(client: str, of_threads: int) -> Callable[[int, str], Result]:
+        return lambda count, topic: run_trial(
+            Plan(test="compare", client=client, messages=count, threads=of_threads), kafka, topic, status, stop
+        )
+
+    def tool(count: int, topic: str) -> Result:
+        return kafka_tool.run(kafka, topic, count, stop)
+
+    least = messages or FAST_MESSAGES
+    made = [
+        Contender(f"Kafka's {kafka_tool.NAME}", 1, FAST_FIRST, least, tool),
+        Contender(f"the course's method, {threads} threads", threads, 1_000, 1_000, trial(COURSE, threads)),
+    ]
+    if "kafka-python" in clients:
+        name = f"kafka-python, {threads} threads"
+        made.append(Contender(name, threads, 10_000, 10_000, trial("kafka-python", threads)))
+    if "confluent-kafka" in clients:
+        # One thread for each process: more of them only take turns.
+        fast = max(1, (os.cpu_count() or 1) - 1)
+        name = f"confluent-kafka, {fast} thread{'s' if fast > 1 else ''}"
+        made.append(Contender(name, fast, FAST_FIRST, least, trial("confluent-kafka", fast)))
+    return made
+
+
+@contextmanager
+def scratch_topic(kafka: Kafka) -> Iterator[str]:
+    """A topic with the settings of that of readings, gone afterwards."""
+    from kafka import KafkaAdminClient
+
+    name = f"iot-load-test-{uuid.uuid4().hex[:8]}"
+    ensure_topics(kafka, [name])
+    try:
+        yield name
+    finally:
+        with KafkaAdminClient(**kafka_python_config(kafka)) as admin:
+            admin.delete_topics([name])
+
+
+def ratios(contenders: Sequence[Contender]) -> list[Comparison]:
+    """Each with how many times as fast it is; None where a run was too short to tell."""
+    medians = [statistics.median(result.throughput_per_s for result in each.results) for each in contenders]
+    seconds = [min(result.duration_s for result in each.results) for each in contenders]
+
+    def times(number: int, other: int) -> float | None:
+        if min(seconds[number], seconds[other]) < SHORTEST_S:
+            return None
+        return round(medians[number] / medians[other], 3)
+
+    return [
+        Comparison(
+            contender.name,
+            contender.threads,
+            contender.messages,
+            [result.throughput_per_s for result in contender.results],
+            medians[number],
+            seconds[number],
+            times(number, 0),
+            times(number, 1),
+        )
+        for number, contender in enumerate(contenders)
+    ]
+
+
+def table(comparison: Sequence[Comparison]) -> Table:
+    made = Table(box=box.SIMPLE_HEAD, caption="medians; a ratio is made of runs of at least 3 s only")
+    made.add_column("Sent by")
+    for name in ("Messages", "Throughput", "Lowest", "Highest", f"x {kafka_tool.NAME}", "x course"):
+        made.add_column(name, justify="right")
+    for each in comparison:
+        made.add_row(
+            each.contender,
+            f"{each.messages:,}",
+            *(f"{rate:,.0f}/s" for rate in (each.throughput_per_s, min(each.rounds_per_s), max(each.rounds_per_s))),
+            *("-" if ratio is None else f"{ratio:,.2f}" for ratio in (each.times_kafka_tool, each.times_course)),
+        )
+    return made

@@ -1,0 +1,1 @@
+"""Spark into the results database, kept running."""

@@ -1,0 +1,1 @@
+"""The results database: what it holds, how a batch is written, what the page reads."""

@@ -1,0 +1,152 @@
+"""Recorded readings from a file: JSON Lines, or CSV with the schema's columns; sent in order of time, and numbered."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from iot.kafka.sender import Record
+from iot.readings import Message, Rejected, decode_batch, encode, format_timestamp
+from iot.settings import UserError, reason
+
+REQUIRED = ("sensor_id", "sensor_type", "value", "timestamp")
+NUMBERS = {"value": float, "sequence": int}
+BOM = b"\xef\xbb\xbf"
+SNIFF_BYTES = 4096
+CHUNK = 10_000
+
+Integers = npt.NDArray[np.int64]
+
+
+class Recording(NamedTuple):
+    """Readings in order of time, as they were recorded, and of each the number of its sensor (from 0)."""
+
+    messages: list[Message]
+    sensors: Integers
+
+
+class Replay:
+    """A recording, or a share of its sensors, as readings of this run: with its ``run_id`` and counted anew."""
+
+    def __init__(
+        self, recording: Recording, run_id: str, keep_times: bool = False, share: int = 0, shares: int = 1
+    ) -> None:
+        """
+        Args:
+            keep_times: send the timestamps as they were recorded.
+            share: from 0.
+        """
+        self._recording, self._run_id, self._keep_times = recording, run_id, keep_times
+        self._numbers = np.flatnonzero(recording.sensors % shares == share)
+        self._made = 0
+        self._sequences: dict[str, int] = {}
+        self.keys = sorted({recording.messages[number].sensor_id.encode() for number in self._numbers})
+
+    def numbers(self, first: int, last: int) -> Integers:
+        """The places in the whole recording of this share's readings ``first`` to ``last - 1``."""
+        return self._numbers[first:last]
+
+    def count_below(self, number: int) -> int:
+        """How many of the first ``number`` readings of the whole recording are this share's."""
+        return int(np.searchsorted(self._numbers, number))
+
+    def records(self, times_us: Integers) -> list[Record]:
+        """The next readings, one for each of these moments (µs since the epoch), encoded."""
+        records: list[Record] = []
+        for number, time_us in zip(self._numbers[self._made :], times_us.tolist(), strict=False):
+            message = self._recording.messages[number]
+            if not self._keep_times:
+                message.timestamp = format_timestamp(time_us)
+            message.run_id = self._run_id
+            message.sequence = self._sequences.get(message.sensor_id, 0)
+            self._sequences[message.sensor_id] = message.sequence + 1
+            records.append({"key": message.sensor_id.encode(), "value": encode(message)})
+        self._made += len(records)
+        return records
+
+
+def read_recording(path: Path) -> Recording:
+    """All readings of a file in order of time; those of the same time in the order of the file.
+
+    Raises:
+        UserError: the file cannot be read, holds nothing, or a line is no valid reading; the text names the line.
+    """
+    messages: list[Message] = []
+    times_us: list[int] = []
+    sensors: dict[str, int] = {}
+    # One copy of a text serves all readings that hold it.
+    shared: dict[Any, Any] = {}
+    numbered = _messages(path)
+    try:
+        while chunk := list(islice(numbered, CHUNK)):
+            for (number, raw), verdict in zip(chunk, decode_batch(raw for _, raw in chunk), strict=True):
+                try:
+                    if isinstance(verdict, Rejected):
+                        raise verdict
+                    message = _as_recorded(raw)
+                except (Rejected, msgspec.ValidationError) as error:
+                    raise UserError(f"{path}, line {number}: {error}") from error
+                for name in ("sensor_id", "sensor_type", "location", "unit", "quality"):
+                    text = getattr(message, name)
+                    setattr(message, name, shared.setdefault(text, text))
+                sensors.setdefault(message.sensor_id, len(sensors))
+                messages.append(message)
+                times_us.append(verdict.time_us)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {reason(error)}") from error
+    if not messages:
+        raise UserError(f"{path} holds no readings")
+    order = np.argsort(np.array(times_us), kind="stable")
+    messages = [messages[at] for at in order]
+    return Recording(messages, np.array([sensors[message.sensor_id] for message in messages]))
+
+
+_as_recorded = msgspec.json.Decoder(Message).decode
+
+
+def _messages(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Line number and JSON message of each reading."""
+    with path.open("rb") as file:
+        start = file.read(SNIFF_BYTES).removeprefix(BOM).lstrip()
+    if start.startswith(b"{"):
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line := line.removeprefix(BOM if number == 1 else b"").strip():
+                    yield number, line
+    else:
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            yield from _rows(path, csv.reader(text))
+
+
+def _rows(path: Path, rows: Any) -> Iterator[tuple[int, bytes]]:
+    columns: list[str] = next(rows, [])
+    if missing := [name for name in REQUIRED if name not in columns]:
+        raise UserError(
+            f"{path}, line 1: no column {', '.join(missing)}; "
+            "expected JSON Lines (a reading in each line), or CSV with the schema's columns"
+        )
+    known = [(at, name) for at, name in enumerate(columns) if name in Message.__struct_fields__]
+    for row in rows:
+        if not row:
+            continue
+        if len(row) != len(columns):
+            raise UserError(f"{path}, line {rows.line_num}: {len(row)} columns; expected {len(columns)}")
+        fields = {name: row[at] for at, name in known if row[at]}
+        yield rows.line_num, msgspec.json.encode(fields | _numbers(path, rows.line_num, fields))
+
+
+def _numbers(path: Path, line: int, fields: dict[str, str]) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for name in NUMBERS.keys() & fields.keys():
+        try:
+            numbers[name] = NUMBERS[name](fields[name].replace("_", "no number"))
+        except ValueError:
+            raise UserError(f"{path}, line {line}: {name}: {fields[name]!r} is no number") from None
+    return numbers

@@ -1,0 +1,1 @@
+"""Everything that runs in Spark: session, queries, windows, alerts."""

@@ -1,0 +1,1 @@
+"""The dashboard: page, API, event stream."""

@@ -1,0 +1,8 @@
+"""Runs ``python -m iot.web``."""
+
+import sys
+
+from iot.web.app import main
+
+if __name__ == "__main__":
+    sys.exit(main())

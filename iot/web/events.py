@@ -1,0 +1,256 @@
+"""Server-sent events: alerts as they happen and figures as they change, to any number of open streams.
+
+One thread writes to all of them and never waits for any. A stream that cannot take what is sent keeps a bounded rest;
+figures that it missed are skipped for newer ones. One that takes nothing for a while, or too little, is closed: the
+browser opens it again, and then reads what it missed.
+"""
+
+from __future__ import annotations
+
+import math
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+import msgspec
+
+from iot.alerts import Alert
+from iot.kafka.alert_feed import Delivered
+from iot.kafka.offsets import Offsets
+
+MAX_STREAMS = 400
+MAX_WAITING_BYTES = 1024 * 1024
+# What the kernel may hold for a stream that does not read.
+SEND_BUFFER_BYTES = 128 * 1024
+STUCK_S = 10.0
+HEARTBEAT_S = 15.0
+METRICS_EVERY_S = 0.5
+RETRY_MS = 2_000
+# Alerts that are remembered, for a stream that comes back, and to know a repeated delivery.
+RECENT_ALERTS = 1_000
+
+HEARTBEAT = b":\n\n"
+
+
+class _Stream:
+    """One open stream: what waits to be sent, in order, and after it the newest figures; those it was given last."""
+
+    def __init__(self, sock: socket.socket, now_s: float) -> None:
+        self.sock = sock
+        self.waiting: deque[memoryview] = deque()
+        self.waiting_bytes = 0
+        self.metrics: bytes | None = None
+        self.shown: bytes | None = None
+        self.moved_s = now_s
+        self.watched = selectors.EVENT_READ
+
+
+class EventStreams:
+    """The thread that pushes: ``start``, then ``add`` streams and publish; ``close`` ends it and them.
+
+    All methods may be called from any thread, and none waits.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._streams: set[_Stream] = set()
+        self._metrics: bytes | None = None
+        self._metrics_due_s: float | None = None
+        self._metrics_sent_s = -math.inf
+        self._heartbeat_s = clock()
+        self._recent: dict[str, tuple[Alert, bytes]] = {}
+        self._selector = selectors.DefaultSelector()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ)
+        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="event-streams", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, and with it every stream."""
+        self._stopping = True
+        self._wake()
+        self._thread.join(5)
+
+    @property
+    def open(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another stream may be added."""
+        return len(self._streams) < MAX_STREAMS
+
+    def add(self, sock: socket.socket, last_event_id: str = "") -> None:
+        """Push to a connection from now on: the figures first, then the alerts after the last that it received."""
+        self._do(lambda: self._open(sock, last_event_id))
+
+    def publish_metrics(self, metrics: bytes) -> None:
+        """Push the figures, JSON on one line; those of less than half a second are skipped for newer ones."""
+        self._do(lambda: self._take_metrics(b"event: metrics\ndata: %b\n\n" % metrics))
+
+    def publish_alerts(self, delivered: Sequence[Delivered], _: Offsets | None = None) -> None:
+        """Push alerts; one that was delivered before is not pushed again."""
+        if delivered:
+            self._do(lambda: self._push_alerts([one.alert for one in delivered]))
+
+    def _do(self, work: Callable[[], None]) -> None:
+        self._work.put(work)
+        self._wake()
+
+    def _wake(self) -> None:
+        # Full: it is awake. Closed: it is gone.
+        with suppress(OSError):
+            self._wake_writer.send(b"\0")
+
+    def _run(self) -> None:
+        while not self._stopping:
+            for key, events in self._selector.select(self._wait_s()):
+                stream = key.data
+                if stream is None:
+                    with suppress(BlockingIOError):
+                        self._wake_reader.recv(4096)
+                elif events & selectors.EVENT_READ and not self._still_there(stream):
+                    self._close(stream)
+                elif stream in self._streams:
+                    self._send(stream)
+            with suppress(Empty):
+                while True:
+                    self._work.get_nowait()()
+            self._do_what_is_due()
+        for stream in list(self._streams):
+            self._close(stream)
+        self._selector.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    def _wait_s(self) -> float:
+        """Until when there is nothing to do of itself."""
+        now_s = self._clock()
+        due_s = self._heartbeat_s + HEARTBEAT_S
+        if self._metrics_due_s is not None:
+            due_s = min(due_s, self._metrics_due_s)
+        if any(stream.waiting for stream in self._streams):
+            due_s = min(due_s, now_s + 1)
+        return max(0.0, due_s - now_s)
+
+    def _do_what_is_due(self) -> None:
+        now_s = self._clock()
+        for stream in [stream for stream in self._streams if stream.waiting]:
+            if now_s - stream.moved_s > STUCK_S:
+                self._close(stream)
+        if self._metrics_due_s is not None and self._metrics and now_s >= self._metrics_due_s:
+            self._metrics_due_s, self._metrics_sent_s = None, now_s
+            for stream in list(self._streams):
+                if stream.shown is not self._metrics:
+                    stream.shown = self._metrics
+                    if stream.waiting:
+                        stream.metrics = self._metrics
+                    else:
+                        self._push(stream, self._metrics)
+        if now_s - self._heartbeat_s >= HEARTBEAT_S:
+            self._heartbeat_s = now_s
+            for stream in list(self._streams):
+                self._push(stream, HEARTBEAT)
+
+    def _open(self, sock: socket.socket, last_event_id: str) -> None:
+        sock.setblocking(False)
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                # A machine that vanished acknowledges nothing, and says nothing either.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2_000 * HEARTBEAT_S))
+        stream = _Stream(sock, self._clock())
+        self._streams.add(stream)
+        self._selector.register(sock, stream.watched, stream)
+        ids = list(self._recent)
+        missed = ids[ids.index(last_event_id) + 1 :] if last_event_id in self._recent else []
+        events = [self._recent[alert_id][1] for alert_id in missed]
+        stream.shown = self._metrics
+        self._push(stream, b"".join([b"retry: %d\n\n" % RETRY_MS, self._metrics or b"", *events]))
+
+    def _take_metrics(self, event: bytes) -> None:
+        if event != self._metrics:
+            self._metrics = event
+            if self._metrics_due_s is None:
+                self._metrics_due_s = max(self._clock(), self._metrics_sent_s + METRICS_EVERY_S)
+
+    def _push_alerts(self, alerts: list[Alert]) -> None:
+        events = []
+        for alert in alerts:
+            known = self._recent.get(alert.alert_id)
+            if known and known[0] == alert:
+                continue
+            event = b"event: alert\nid: %b\ndata: %b\n\n" % (alert.alert_id.encode(), msgspec.json.encode(alert))
+            self._recent[alert.alert_id] = (alert, event)
+            events.append(event)
+        while len(self._recent) > RECENT_ALERTS:
+            del self._recent[next(iter(self._recent))]
+        if events:
+            chunk = b"".join(events)
+            for stream in list(self._streams):
+                self._push(stream, chunk)
+
+    def _push(self, stream: _Stream, chunk: bytes) -> None:
+        if stream.waiting and stream.waiting_bytes + len(chunk) > MAX_WAITING_BYTES:
+            self._close(stream)
+            return
+        if not stream.waiting:
+            stream.moved_s = self._clock()
+        stream.waiting.append(memoryview(chunk))
+        stream.waiting_bytes += len(chunk)
+        if len(stream.waiting) == 1:
+            self._send(stream)
+
+    def _send(self, stream: _Stream) -> None:
+        """Send what the connection takes at once, and watch for when it takes more if that was not all."""
+        try:
+            while stream.waiting:
+                first = stream.waiting[0]
+                sent = stream.sock.send(first)
+                stream.waiting_bytes -= sent
+                stream.moved_s = self._clock()
+                if sent < len(first):
+                    stream.waiting[0] = first[sent:]
+                    break
+                stream.waiting.popleft()
+                if not stream.waiting and stream.metrics:
+                    stream.waiting.append(memoryview(stream.metrics))
+                    stream.waiting_bytes = len(stream.metrics)
+                    stream.metrics = None
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._close(stream)
+            return
+        watched = selectors.EVENT_READ | (selectors.EVENT_WRITE if stream.waiting else 0)
+        if watched != stream.watched:
+            stream.watched = watched
+            self._selector.modify(stream.sock, watched, stream)
+
+    def _still_there(self, stream: _Stream) -> bool:
+        try:
+            return bool(stream.sock.recv(4096))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def _close(self, stream: _Stream) -> None:
+        if stream in self._streams:
+            self._streams.discard(stream)
+            self._selector.unregister(stream.sock)
+            with suppress(OSError):
+                stream.sock.shutdown(socket.SHUT_RDWR)
+            stream.sock.close()

@@ -1,0 +1,159 @@
+"""Answers that many ask for: encoded once, compressed once, computed by one of those who ask at the same time.
+
+Windows, which make the largest of them, are written here too, as JSON and as CSV.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import threading
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import Future
+from functools import cached_property
+from hashlib import blake2b
+from ipaddress import ip_address
+from typing import Any
+
+import msgspec
+from flask import Request, Response
+
+from iot.readings import format_timestamp
+from iot.results.model import Window
+from iot.settings import WINDOW_S
+
+CHUNK_BYTES = 64 * 1024
+GZIP_FROM_BYTES = 2 * 1024
+GZIP_LEVEL = 5
+CACHE_BYTES = 64 * 1024 * 1024
+CACHE_BODIES = 256
+# A spreadsheet takes a cell that begins with one of these for a formula.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Body:
+    """The bytes of an answer, with what goes with them."""
+
+    def __init__(self, data: bytes, mimetype: str, headers: dict[str, str] | None = None) -> None:
+        self.data = data
+        self._mimetype = mimetype
+        self._headers = headers or {}
+
+    @cached_property
+    def etag(self) -> str:
+        return blake2b(self.data, digest_size=12).hexdigest()
+
+    @cached_property
+    def gzipped(self) -> bytes:
+        return gzip.compress(self.data, GZIP_LEVEL, mtime=0)
+
+    def answer(self, request: Request) -> Response:
+        """The answer to this request: compressed where that pays, or that nothing has changed."""
+        # On loopback it would only cost time that Spark can use.
+        compress = (
+            len(self.data) >= GZIP_FROM_BYTES
+            and request.accept_encodings.quality("gzip") > 0
+            and not _is_loopback(request.remote_addr)
+        )
+        data = self.gzipped if compress else self.data
+        # The server copies a part, not the whole again for each part that the connection takes.
+        parts = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
+        response = Response(parts, mimetype=self._mimetype, headers=self._headers)
+        response.content_length = len(data)
+        response.vary.add("Accept-Encoding")
+        if compress:
+            response.content_encoding = "gzip"
+        response.set_etag(self.etag, weak=True)
+        response.make_conditional(request)
+        return response
+
+
+class Cache:
+    """Bodies by question, for as long as the database has not changed; so many of them as memory is given for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._version: Hashable = None
+        self._bodies: dict[Hashable, Future[Body]] = {}
+        self._bytes = 0
+
+    def get(self, question: Hashable, version: Hashable, make: Callable[[], Body]) -> Body:
+        """The body that answers a question; made by the first who asks, others wait for it. ``make`` may raise."""
+        with self._lock:
+            if version != self._version:
+                self._version, self._bodies, self._bytes = version, {}, 0
+            known = self._bodies.get(question)
+            if known is None:
+                made = self._bodies[question] = Future()
+        if known is not None:
+            return known.result()
+        try:
+            body = make()
+            with self._lock:
+                self._bytes += len(body.data)
+                if self._bytes > CACHE_BYTES or len(self._bodies) > CACHE_BODIES:
+                    self._bodies, self._bytes = {}, 0
+            made.set_result(body)
+        except BaseException as error:
+            with self._lock:
+                self._bodies.pop(question, None)
+            made.set_exception(error)
+        return made.result()
+
+
+def _is_loopback(address: str | None) -> bool:
+    try:
+        return ip_address((address or "").removeprefix("::ffff:")).is_loopback
+    except ValueError:
+        return False
+
+
+def json_body(content: Any) -> Body:
+    return Body(msgspec.json.encode(content), "application/json")
+
+
+class Row(msgspec.Struct, gc=False):
+    """A window as the API answers it."""
+
+    start: str
+    end: str
+    sensor_type: str
+    unit: str
+    count: int
+    avg: float | None
+    min: float
+    max: float
+
+
+def windows_json(windows: Iterable[Window]) -> Body:
+    return json_body({"windows": _rows(windows)})
+
+
+def _rows(windows: Iterable[Window]) -> list[Row]:
+    moments: dict[int, str] = {}
+
+    def moment(second: int) -> str:
+        return moments.get(second) or moments.setdefault(second, format_timestamp(second * 1_000_000))
+
+    return [
+        Row(moment(w.end_s - WINDOW_S), moment(w.end_s), w.sensor_type, w.unit, w.count, w.avg, w.min, w.max)
+        for w in windows
+    ]
+
+
+def windows_csv(windows: Iterable[Window]) -> Body:
+    """Windows as a file for spreadsheets."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(Row.__struct_fields__)
+    for row in _rows(windows):
+        writer.writerow([_cell(value) for value in msgspec.structs.astuple(row)])
+    disposition = {"Content-Disposition": 'attachment; filename="windows.csv"'}
+    return Body(text.getvalue().encode(), "text/csv", disposition)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
+        return f"'{value}"
+    return value

@@ -1,0 +1,211 @@
+"""The embedded broker: a real Kafka that starts, keeps its data, says what is wrong in one line, and ends cleanly."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource
+
+from iot.broker.broker import Broker, find_free_port
+from iot.kafka.topics import TOPICS, ensure_topics
+from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, UserError
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[3]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "iot.broker", *map(str, arguments)]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@contextmanager
+def running(port: int, data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """``python -m iot.broker`` once it is ready, and the process id of its JVM."""
+    arguments = command("--port", port, "--data-dir", data_dir)
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            ready = re.match(rf"Kafka 4.4.0 is ready on localhost:{port} \(process (\d+), ", process.stdout.readline())
+            assert ready, process.stderr.read() if process.stderr else ""
+            yield process, int(ready[1])
+        finally:
+            process.kill()
+
+
+def refuses(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def send(bootstrap_servers: str, topic: str, values: list[bytes]) -> None:
+    producer = KafkaProducer(bootstrap_servers=bootstrap_servers)
+    for value in values:
+        producer.send(topic, value, partition=0).get(30)
+    producer.close()
+
+
+def test_topics_are_as_in_the_contract(broker):
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    described = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(list(TOPICS))}
+    assert described == {READINGS_TOPIC: 3, ALERTS_TOPIC: 3, REJECTED_TOPIC: 3}
+    asked = [ConfigResource("TOPIC", name) for name in TOPICS]
+    configs = admin.describe_configs(asked, config_filter="all")["topic"]
+    assert {configs[name]["message.timestamp.type"]["value"] for name in TOPICS} == {"LogAppendTime"}
+    assert configs[REJECTED_TOPIC]["max.message.bytes"]["value"] == str(2 * 1024 * 1024)
+    admin.close()
+
+
+def test_listens_on_loopback_only(broker):
+    properties = (broker.data_dir / "server.properties").read_text()
+    listeners = re.search(r"^listeners=(.*)$", properties, re.MULTILINE)[1]
+    assert [entry.split("://")[1].split(":")[0] for entry in listeners.split(",")] == ["127.0.0.1"] * 2
+
+
+def test_does_not_make_topics_by_itself(broker):
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    admin.describe_topics(["never-asked-for"])
+    assert "never-asked-for" not in admin.list_topics()
+    admin.close()
+
+
+def test_existing_topics_stay_and_differences_are_told(broker):
+    name = "made-by-someone-else"
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    admin.create_topics({name: {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
+    assert ensure_topics(broker.kafka, [READINGS_TOPIC, name]) == [
+        f"topic {name} has 1 partitions, not 3",
+        f"topic {name} has message.timestamp.type=CreateTime, not LogAppendTime",
+    ]
+    assert len(admin.describe_topics([name])[0]["partitions"]) == 1
+    admin.close()
+
+
+def test_a_topic_that_cannot_be_made_is_one_line(broker, monkeypatch):
+    monkeypatch.setenv("IOT_REPLICATION_FACTOR", "3")
+    with pytest.raises(UserError, match=r"^cannot make the topics too-many at localhost:\d+: InvalidReplicationFactor"):
+        ensure_topics(broker.kafka, ["too-many"])
+
+
+def test_restarted_it_still_has_its_data(tmp_path):
+    values = [b"1", b"2", b"3"]
+    with Broker(find_free_port(), tmp_path / "a folder, näm€d") as broker:
+        send(broker.bootstrap_servers, READINGS_TOPIC, values)
+    with Broker(find_free_port(), tmp_path / "a folder, näm€d") as broker:
+        consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap_servers, auto_offset_reset="earliest")
+        consumer.assign([TopicPartition(READINGS_TOPIC, 0)])
+        assert [next(consumer).value for _ in values] == values
+        consumer.close()
+
+
+def test_port_in_use(broker, tmp_path):
+    ran = run("--port", broker.port, "--data-dir", tmp_path)
+    assert ran.returncode == 1
+    assert re.fullmatch(rf"error: port {broker.port} cannot be had: .*in use; .* with --port\n", ran.stderr)
+
+
+def test_folder_that_cannot_be_used(tmp_path):
+    (tmp_path / "file").touch()
+    ran = run("--port", find_free_port(), "--data-dir", tmp_path / "file" / "data")
+    assert ran.returncode == 1
+    assert re.fullmatch(rf"error: cannot use the data folder {tmp_path}/file/data: .*; .* --data-dir\n", ran.stderr)
+
+
+def test_folder_of_another_broker(broker):
+    ran = run("--port", find_free_port(), "--data-dir", broker.data_dir)
+    assert ran.returncode == 1
+    said = rf"error: another broker \(process {os.getpid()}, port {broker.port}\) uses the data folder .*\n"
+    assert re.fullmatch(said, ran.stderr)
+
+
+def test_kafka_that_cannot_start_shows_what_its_log_says(tmp_path):
+    with pytest.raises(UserError, match=r"ended with status 1; .*broker.log ends: .*no.such.Class") as raised:
+        Broker(find_free_port(), tmp_path, properties={"authorizer.class.name": "no.such.Class"}).start()
+    assert "\n" not in str(raised.value)
+
+
+def test_killed_while_running_and_started_again(tmp_path):
+    port = find_free_port()
+    with running(port, tmp_path) as (process, pid):
+        send(f"localhost:{port}", READINGS_TOPIC, [b"kept"])
+        os.kill(pid, signal.SIGKILL)
+        assert process.wait(10) == 1
+        said = process.stderr.read()
+        assert re.fullmatch(
+            rf"error: the broker on port {port} was killed by signal 9; {tmp_path}/broker.log ends: .*\n", said
+        )
+    with running(port, tmp_path) as (process, _):
+        assert re.search(r"iot-sensors +0 +0 +1 +1 ", run("topics", "--bootstrap-servers", f"localhost:{port}").stdout)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        out = process.stdout.read()
+        assert re.search(rf"Kafka stopped after \d+ s; its data stays in {tmp_path}\n$", out)
+        assert process.stderr.read() == ""
+    assert refuses(port)
+
+
+def test_dies_with_its_parent(tmp_path, eventually):
+    port = find_free_port()
+    with running(port, tmp_path) as (process, _):
+        process.kill()
+        eventually(lambda: refuses(port), 10)
+
+
+def test_stopped_while_starting(tmp_path, eventually):
+    process = subprocess.Popen(command("--port", find_free_port(), "--data-dir", tmp_path), cwd=ROOT)
+    with process:
+        eventually(lambda: (tmp_path / "broker.log").exists(), 30)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+def test_topics_command(broker, topic):
+    send(broker.bootstrap_servers, topic, [b"a"] * 1200)
+    out = run("topics", "--bootstrap-servers", broker.bootstrap_servers).stdout
+    assert re.search(rf"{topic} +0 +0 +1,200 +1,200 +message.timestamp.type=LogAppendTime", out)
+    assert re.search(rf"{REJECTED_TOPIC} +0 +0 +[\d,]+ +[\d,]+ +max.message.bytes=2097152", out)
+
+
+def test_groups_command(broker, topic):
+    send(broker.bootstrap_servers, topic, [b"a"] * 5)
+    consumer = KafkaConsumer(
+        topic,
+        bootstrap_servers=broker.bootstrap_servers,
+        group_id=f"group-of-{topic}",
+        client_id="reader",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    assert [next(consumer).value for _ in range(3)] == [b"a"] * 3
+    consumer.commit()
+    send(broker.bootstrap_servers, topic, [b"b"] * 4)
+    out = run("groups", "--bootstrap-servers", broker.bootstrap_servers).stdout
+    assert re.search(rf"group-of-{topic} +Stable +reader/127.0.0.1 +{topic} +0 +3 +9 +6 ", out)
+    consumer.close()
+    out = run("groups", "--bootstrap-servers", broker.bootstrap_servers).stdout
+    assert re.search(rf"group-of-{topic} +Empty +{topic} +0 +3 +9 +6 ", out)
+
+
+def test_without_a_broker_they_say_how_to_start_one():
+    port = find_free_port()
+    ran = run("topics", "--bootstrap-servers", f"localhost:{port}")
+    assert ran.returncode == 1
+    assert re.fullmatch(rf"error: .*localhost:{port}.*python -m iot.broker --port {port}\n", ran.stderr)
+
+
+def test_bad_flags_exit_2():
+    assert run("--port", "0").returncode == 2
+    assert run("nonsense").returncode == 2

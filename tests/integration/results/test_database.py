@@ -1,0 +1,325 @@
+"""What becomes of a database file that is locked, full, damaged, another's, or gone; and that it does not grow."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from iot.results.store import Status, Store, StoreUnavailable
+from iot.settings import UserError
+from tests.support.results import IDENTITY, NOW_S, Sample, Stream, begun, delivered, keep
+
+ROOT = Path(__file__).parents[3]
+# Holds the database's lock from its first line of output to its first line of input, then writes.
+HOLD_LOCK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.readline()
+connection.execute("UPDATE iot_results SET version = version + 1")
+connection.execute("COMMIT")
+"""
+# Keeps batches until it is killed, and says so after the first.
+WRITE_FOR_EVER = """
+import sys
+from tests.support.results import Sample, Stream, keep
+from iot.results.store import Store
+store, stream = Store(sys.argv[1]), Stream()
+for batch_id in range(10**9):
+    samples = [Sample(sensor_id=f"s{number}", at_s=number % 60) for number in range(500)]
+    keep(store, batch_id, samples, stream, next_offsets={0: 500 * (batch_id + 1)})
+    if batch_id == 3:
+        print("writing", flush=True)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    # Characters that mean something in a URL.
+    return tmp_path / "a b%20c#d.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    yield from begun(open_store(path))
+
+
+def open_store(path: Path) -> Store:
+    return Store(f"sqlite:///{path}", wait_s=0.2)
+
+
+def test_the_file_is_where_the_url_says(store, path):
+    assert path.exists()
+    assert store.name == str(path)
+
+
+@pytest.fixture
+def holder(store, path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock of the database until it reads a line."""
+    command = [sys.executable, "-c", HOLD_LOCK, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.stdin.close()
+
+
+def release(holder: subprocess.Popen[str]) -> None:
+    holder.communicate("\n")
+
+
+def test_of_a_locked_database_one_line_is_said_and_nothing_is_changed(store, holder):
+    before = store.read(NOW_S)
+    for write in (
+        lambda: keep(store, 0, [Sample()]),
+        lambda: store.keep_alerts([delivered(1)], {}, "topic"),
+        lambda: store.heartbeat(Status(NOW_S, NOW_S)),
+        lambda: store.prune(NOW_S, 60),
+        lambda: store.begin(IDENTITY, "other"),
+    ):
+        with pytest.raises(StoreUnavailable, match=r"^[^\n]*b%20c#d\.db is locked by another process[^\n]*$"):
+            write()
+    # Who only reads is not in the way, and nothing is in theirs.
+    assert store.read(NOW_S) == before
+    release(holder)
+    assert keep(store, 0, [Sample()])
+    assert store.read(NOW_S).messages == 1
+
+
+def test_a_writer_waits_for_another_and_goes_on_from_what_that_one_wrote(holder, path):
+    store = Store(f"sqlite:///{path}", wait_s=60)
+    releasing: list[threading.Thread] = []
+
+    @event.listens_for(store._database._reader, "before_cursor_execute")
+    def let_go(connection, cursor, statement, *_):
+        # From here on it waits.
+        if statement.startswith(("BEGIN IMMEDIATE", "INSERT", "UPDATE")) and not releasing:
+            releasing.append(threading.Thread(target=release, args=[holder]))
+            releasing[0].start()
+
+    before = store.version()
+    assert keep(store, 0, [Sample()])
+    assert (store.read(NOW_S).messages, store.version()) == (1, before + 2)
+    store.close()
+
+
+def test_a_reader_in_the_middle_of_reading_does_not_keep_batches_waiting(store, path):
+    keep(store, 0, [Sample()])
+    reader = open_store(path)
+    with reader._database.reading() as connection:
+        count = "SELECT count FROM totals"
+        assert connection.exec_driver_sql(count).scalar() == 1
+        assert keep(store, 1, [Sample()])
+        # It sees the same throughout.
+        assert connection.exec_driver_sql(count).scalar() == 1
+    reader.close()
+    assert store.read(NOW_S).messages == 2
+
+
+def test_of_a_full_disk_one_line_is_said_and_half_a_batch_is_not_kept(path):
+    store = open_store(path)
+    pages = [10_000]
+
+    @event.listens_for(store._database._reader, "begin")
+    def limit(connection):
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages[0]}")
+
+    store.begin(IDENTITY, "state")
+    stream = Stream()
+    keep(store, 0, [Sample()], stream)
+    before = store.read(NOW_S)
+    many = [Sample(sensor_id=f"s{number}", at_s=number, location=f"l{number}") for number in range(2_000)]
+    pages[0] = 80
+    with pytest.raises(StoreUnavailable, match=r"^no room for [^\n]*full[^\n]*: free some space$"):
+        keep(store, 1, many, Stream())
+    assert store.read(NOW_S) == before
+    pages[0] = 10_000
+    assert keep(store, 1, many, stream)
+    assert store.read(NOW_S).messages == 2_001
+    store.close()
+
+
+@pytest.mark.parametrize("at", [0, 100])
+def test_of_a_damaged_file_the_name_and_the_cure_are_said(store, path, at):
+    keep(store, 0, [Sample()])
+    store.close()
+    content = bytearray(path.read_bytes())
+    content[at : at + 4_000] = b"\x55" * 4_000
+    path.write_bytes(content)
+    for call in (
+        lambda store: store.identity(),
+        lambda store: store.read(NOW_S),
+        lambda store: store.begin(IDENTITY, "new"),
+    ):
+        with pytest.raises(UserError) as caught:
+            call(open_store(path))
+        assert not isinstance(caught.value, StoreUnavailable)
+        assert re.fullmatch(
+            rf"{re.escape(str(path))} is damaged \([a-z ]+\); to start afresh: rm .*", str(caught.value)
+        )
+
+
+def test_the_database_of_another_program_is_left_alone(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE bookmarks (url)")
+    connection.close()
+    before = path.read_bytes()
+    for call in (Store.identity, Store.version, lambda store: store.begin(IDENTITY, "state")):
+        with pytest.raises(UserError, match=r"is the database of another program; choose another with --database-url"):
+            call(open_store(path))
+    assert path.read_bytes() == before
+
+
+def test_the_results_of_another_version_are_left_alone(store, path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE iot_results SET schema_version = schema_version + 1")
+    connection.close()
+    for call in (Store.identity, Store.version, lambda store: store.begin(IDENTITY, "state")):
+        with pytest.raises(UserError, match=r"was written by another version of this program; choose another"):
+            call(open_store(path))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["results.db", "", "sqlite://", "sqlite:///:memory:", "mysql://host/database", "http://[::1", "/tmp/results.db"],
+)
+def test_a_url_that_is_none_is_refused_with_examples(url):
+    with pytest.raises(UserError, match=r"^--database-url is neither a file, as sqlite:////[^\n]+postgresql://[^\n]+$"):
+        Store(url)
+
+
+def test_no_password_is_shown():
+    assert Store("postgresql://me:secret@localhost/results").name == "postgresql://me:***@localhost/results"
+
+
+def test_a_server_that_does_not_answer_is_named_on_one_line():
+    with pytest.raises(
+        StoreUnavailable, match=r"^cannot use postgresql://me:\*\*\*@127\.0\.0\.1:1/x: [^\n]+refused[^\n]+$"
+    ):
+        Store("postgresql://me:secret@127.0.0.1:1/x").version()
+
+
+def test_a_file_that_cannot_be_made_is_named_with_the_cure(tmp_path):
+    store = open_store(tmp_path / "no folder" / "results.db")
+    assert store.identity() is None
+    with pytest.raises(UserError, match=r"^cannot write .*/no folder/results.db: No such .*; choose another file with"):
+        store.begin(IDENTITY, "state")
+
+
+def test_a_file_that_is_removed_is_missed_by_the_writer_and_a_new_one_is_found_by_readers(store, path):
+    reader = open_store(path)
+    keep(store, 0, [Sample()])
+    assert reader.read(NOW_S).messages == 1
+    path.unlink()
+    assert (reader.version(), reader.read(NOW_S).messages, reader.identity()) == (0, 0, None)
+    with pytest.raises(StoreUnavailable, match=r"was removed while in use: start again"):
+        keep(store, 1, [Sample()])
+    # What the old one left beside it does not come back in the new one.
+    assert path.with_name(f"{path.name}-wal").exists()
+    again = open_store(path)
+    again.begin(IDENTITY, "new state")
+    assert keep(again, 0, [Sample()] * 3)
+    assert reader.read(NOW_S).messages == 3
+    assert reader.identity() == (IDENTITY, "new state")
+    again.close()
+    reader.close()
+
+
+def test_a_writer_that_is_killed_leaves_whole_batches(store, path):
+    for _ in range(2):
+        store.begin(IDENTITY, "state")
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITE_FOR_EVER, f"sqlite:///{path}"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        with writer:
+            assert writer.stdout.readline() == "writing\n"
+            writer.kill()
+        state = store.read(NOW_S)
+        batches = state.messages // 500
+        assert batches >= 4
+        assert state.messages == state.totals["temperature"].count == 500 * batches
+        assert state.offsets == {0: state.messages}
+        assert sum(row.count for row in store.windows()) == 3 * state.messages
+        assert max(store.contexts()) == batches
+        assert not keep(store, batches - 1, [Sample()])
+        assert keep(store, batches, [Sample()])
+
+
+def test_commits_are_on_the_disk_before_they_return(store):
+    with store._database.writing() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        full = 2
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == full
+
+
+def test_the_log_beside_the_file_is_cut_after_a_large_batch(store, path):
+    beside = path.with_name(f"{path.name}-wal")
+    with store._database.writing() as connection:
+        connection.exec_driver_sql("INSERT INTO iot_notes VALUES ('large', zeroblob(30000000))")
+    assert beside.stat().st_size > 30_000_000
+    for number in range(3):
+        store.heartbeat(Status(NOW_S + number, NOW_S))
+    assert beside.stat().st_size <= 16 * 2**20
+
+
+def test_the_file_reaches_a_plateau(store, path):
+    """Hours of work, each as much as the one before."""
+    retention_s = 1_800
+    pages = []
+    stream = Stream()
+    for step in range(60):
+        at_s = 600 * step
+        new = [Sample(at_s=at_s + of, sensor_id=f"s{of}", location=f"l{of % 7}") for of in range(200)]
+        stream.windows.clear()
+        keep(store, step, new, stream)
+        store.keep_alerts([delivered(1_000 * step + of, at_s, sensor_id=f"s{of}") for of in range(300)], {}, "topic")
+        store.heartbeat(Status(NOW_S + at_s, NOW_S))
+        store.prune(NOW_S + at_s, retention_s)
+        pages.append(pages_of(store))
+    assert max(pages[20:]) <= 1.1 * max(pages[:20])
+    # What is deleted is given back.
+    store.begin(IDENTITY, "state")
+    store.prune(NOW_S, retention_s)
+    assert pages_of(store) < pages[0]
+
+
+def pages_of(store: Store) -> int:
+    with store._database.reading() as connection:
+        return int(connection.exec_driver_sql("PRAGMA page_count").scalar_one())
+
+
+def test_no_question_of_the_page_looks_at_every_row(store, path):
+    """By SQLite's own plans: an order comes from an index, and what is searched for is found by one."""
+    keep(store, 0, [Sample()])
+    asked: list[tuple[str, Any]] = []
+
+    @event.listens_for(store._database._reader, "before_cursor_execute")
+    def note(connection, cursor, statement, parameters, context, many):
+        asked.append((statement, parameters))
+
+    store.read(NOW_S)
+    questions: list[dict[str, Any]] = [{}, {"sensor_type": "x"}, {"sensor_id": "x"}, {"since_us": 5}]
+    for question in (*questions, {"sensor_type": "x", "since_us": 5}):
+        store.alerts(1_000, **question)
+    store.windows(NOW_S, NOW_S + 10, "x")
+    store.windows(NOW_S, NOW_S + 10, None, "hall")
+    large = r"\bFROM (alerts|latest|windows\w*|sensors (JOIN|\s*WHERE))\b"
+    plans = {}
+    connection = sqlite3.connect(path)
+    for statement, parameters in asked:
+        if re.search(large, statement):
+            rows = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans[statement, str(parameters)] = [step for _, _, _, step in rows]
+    connection.close()
+    assert len(plans) == 12
+    for (statement, _), plan in plans.items():
+        assert not [step for step in plan if re.fullmatch(r"SCAN \w+|USE TEMP B-TREE FOR ORDER BY", step)], statement

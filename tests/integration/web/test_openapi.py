@@ -1,0 +1,77 @@
+"""The API against its own description: requests made up from it, good and bad ones, over a real database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from iot.results.model import QueryStatus, Status
+from iot.results.store import Store
+from iot.web import app as web
+from iot.web import openapi
+from iot.web.server import HAND_OVER
+from tests.support.results import IDENTITY, NOW_S, Sample, delivered, keep
+
+TOKEN = "sesame"
+EXAMPLES = 40
+HOSTILE = "<script>'\";--\n\u202e=1+1"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterable[Store]:
+    store = Store(f"sqlite:///{tmp_path_factory.mktemp('fuzz')}/results.db")
+    store.begin(IDENTITY, "state")
+    keep(store, 0, [Sample(), Sample(1e308, 1), Sample(1e308, 2), Sample(1, 3, HOSTILE, HOSTILE, HOSTILE, HOSTILE)])
+    store.keep_alerts([delivered(1), delivered(2, sensor_id=HOSTILE, location=HOSTILE)], {0: 3}, "topic")
+    queries = [QueryStatus(name, True, None, NOW_S) for name in ("windows", "alerts")]
+    store.heartbeat(Status(at_s=NOW_S, started_s=NOW_S - 60, queries=queries, end_offsets={0: 4}))
+    yield store
+    store.close()
+
+
+def description(store: Store, token: str | None) -> Any:
+    """The API as it describes itself, of an application that finds nobody to take an event stream."""
+    app = web.create_app({"STORE": store, "CLOCK": lambda: NOW_S, "TOKEN": token})
+
+    def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        environ |= {HAND_OVER: lambda take: None, "REMOTE_ADDR": "127.0.0.1"}
+        return app(environ, start_response)
+
+    return schemathesis.openapi.from_wsgi("/api/openapi.json", serve, headers=authorization(token))
+
+
+def authorization(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def ask(store: Store, path: str, mode: GenerationMode, examples: int, token: str | None = None) -> None:
+    """Ask for a path in many ways, that it allows or that it forbids, and hold each answer against the description."""
+
+    @given(case=description(store, token)[path]["GET"].as_strategy(generation_mode=mode))
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    def check(case: Any) -> None:
+        # What a description cannot say is refused too: minutes together with since, 5.0 as a whole number.
+        case.call_and_validate(headers=authorization(token), excluded_checks=[positive_data_acceptance])
+
+    check()
+
+
+@pytest.mark.parametrize("path", openapi.PATHS)
+def test_what_is_asked_rightly_is_answered_as_described(store, path):
+    ask(store, path, GenerationMode.POSITIVE, EXAMPLES)
+
+
+@pytest.mark.parametrize("path", [path for path, its in openapi.PATHS.items() if its["get"].get("parameters")])
+def test_what_is_asked_wrongly_is_refused_as_described(store, path):
+    ask(store, path, GenerationMode.NEGATIVE, EXAMPLES)
+
+
+@pytest.mark.parametrize("path", openapi.PATHS)
+def test_without_the_token_nothing_is_answered(store, path):
+    ask(store, path, GenerationMode.POSITIVE, EXAMPLES // 10, TOKEN)

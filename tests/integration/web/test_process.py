@@ -1,0 +1,125 @@
+"""The process that serves the page: beside a real broker, refused, and asked for help."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from iot.alerts import encode
+from iot.broker.broker import Broker, find_free_port
+from iot.kafka.sender import make_sender
+from iot.results.store import DATABASE_URL
+from iot.settings import ALERTS_TOPIC
+from iot.web import app
+from tests.support.results import an_alert
+
+
+@contextmanager
+def web_process(folder: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "iot.web", "--database-url", f"sqlite:///{folder / 'results.db'}", *args]
+    with subprocess.Popen(
+        command, cwd=app.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{url}/healthz", timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+class Stream:
+    """An open event stream, read in a thread."""
+
+    def __init__(self, url: str) -> None:
+        self._answer = urllib.request.urlopen(f"{url}/api/stream", timeout=60)
+        self.lines: list[str] = []
+        self.ended = threading.Event()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self._answer:
+            self.lines.append(line.decode().rstrip("\n"))
+        self.ended.set()
+
+
+@pytest.mark.integration
+def test_the_process_serves_while_kafka_is_away_and_pushes_once_it_is_back(tmp_path, eventually):
+    broker = Broker(find_free_port(), tmp_path / "broker")
+    port = find_free_port()
+    url = f"http://127.0.0.1:{port}"
+    flags = ["--port", str(port), "--bootstrap-servers", broker.bootstrap_servers]
+    with web_process(tmp_path, *flags) as process:
+        eventually(lambda: answers(url))
+        assert json.load(urllib.request.urlopen(f"{url}/api/metrics"))["total_messages"] == 0
+        stream = Stream(url)
+        eventually(lambda: "event: metrics" in stream.lines)
+        with broker:
+            sender = make_sender("confluent-kafka", broker.kafka, ALERTS_TOPIC)
+            sent: list[str] = []
+
+            def an_alert_has_come() -> bool:
+                sent.append(an_alert(len(sent)).alert_id)
+                sender.send([{"key": b"s", "value": encode(an_alert(len(sent) - 1))}], threading.Event())
+                return any(f"id: {alert_id}" in stream.lines for alert_id in sent)
+
+            eventually(an_alert_has_come)
+            sender.close()
+        assert stream.lines[stream.lines.index("event: alert") + 2].startswith('data: {"alert_id":"iot-sensors-0-')
+        process.terminate()
+        begun_s = time.monotonic()
+        assert process.wait(10) == 0
+        assert time.monotonic() - begun_s < 5
+        assert stream.ended.wait(10)
+        assert process.stdout.read() == ""
+
+
+@pytest.mark.integration
+def test_what_keeps_the_process_from_serving_is_one_line(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with web_process(tmp_path, "--port", str(port)) as process:
+            said, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert said == f"error: cannot serve at 127.0.0.1 port {port}: the port is in use; choose another with --port\n"
+    with web_process(tmp_path, "--host", "0.0.0.0") as process:
+        said, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert said.startswith("error: --host 0.0.0.0 can be reached from other machines")
+    assert said.count("\n") == 1
+
+
+def test_what_is_secret_in_the_environment_is_not_in_the_help(monkeypatch, capsys):
+    assert app.parse_args([]).database_url == DATABASE_URL
+    monkeypatch.setenv("IOT_TOKEN", "sesame")
+    monkeypatch.setenv("IOT_DATABASE_URL", "postgresql://me:sesame@host/results")
+    assert app.parse_args([]).token == "sesame"
+    assert app.parse_args([]).database_url == "postgresql://me:sesame@host/results"
+    assert app.parse_args(["--token", "other"]).token == "other"
+    assert app.parse_args(["--database-url", "sqlite:///other.db"]).database_url == "sqlite:///other.db"
+    with pytest.raises(SystemExit):
+        app.parse_args(["--help"])
+    told = capsys.readouterr().out
+    assert "sesame" not in told
+    assert DATABASE_URL in "".join(told.split())

@@ -1,0 +1,199 @@
+"""The HTTP server over real sockets, with a small application."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+
+import pytest
+
+from iot.broker.broker import find_free_port
+from iot.settings import UserError
+from iot.web import server as server_module
+from iot.web.server import HAND_OVER, THREADS, Server
+
+pytestmark = pytest.mark.integration
+
+
+class Application:
+    """Answers /, waits in /wait until ``go_on``, hands /stream over to ``handed``."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.handed: list[socket.socket] = []
+
+    def __call__(self, environ, start_response):
+        path = environ["PATH_INFO"]
+        if path == "/stream":
+            environ[HAND_OVER](self.handed.append)
+            start_response("200 OK", [("Content-Type", "text/event-stream"), ("Connection", "close")])
+            return []
+        if path == "/wait":
+            self.go_on.wait(30)
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+        return [b"ok"]
+
+
+@pytest.fixture
+def application():
+    application = Application()
+    yield application
+    application.go_on.set()
+
+
+@pytest.fixture
+def server(application):
+    server = Server("127.0.0.1", find_free_port(), application)
+    server.start()
+    yield server
+    server.stop()
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(server.bind_addr, 10)
+
+
+def client(server: Server) -> http.client.HTTPConnection:
+    host, port = server.bind_addr
+    return http.client.HTTPConnection(host, port, timeout=20)
+
+
+def get(server: Server, path: str = "/") -> http.client.HTTPResponse:
+    connection = client(server)
+    connection.request("GET", path)
+    return connection.getresponse()
+
+
+def test_a_connection_is_kept_for_more_requests(server):
+    connection = client(server)
+    for _ in range(3):
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"ok")
+        assert answer.headers["Server"] == "iot"
+        assert connection.sock, "the server closed the connection"
+    connection.close()
+
+
+def test_a_stream_is_handed_over_and_its_thread_is_free_again(server, application, eventually):
+    streams = [connect(server) for _ in range(THREADS + 5)]
+    for stream in streams:
+        stream.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    eventually(lambda: len(application.handed) == len(streams))
+    assert get(server).status == 200
+    for handed in application.handed:
+        handed.sendall(b"data: 1\n\n")
+    for stream in streams:
+        received = b""
+        while not received.endswith(b"\n\n"):
+            received += stream.recv(1000)
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head.lower()
+        assert body == b"data: 1\n\n"
+        stream.close()
+    for handed in application.handed:
+        assert handed.recv(1) == b"", "what the client does is seen by who has the stream now"
+        handed.close()
+
+
+def test_connections_that_say_nothing_hold_up_nobody(server):
+    silent = [connect(server) for _ in range(2 * THREADS)]
+    assert get(server).status == 200
+    for connection in silent:
+        connection.close()
+
+
+def test_a_request_that_comes_drop_by_drop_is_cut_off(server, monkeypatch):
+    monkeypatch.setattr(server_module, "HEAD_S", 0.3)
+    slow = connect(server)
+    slow.sendall(b"GET / HTTP/1.1\r\n")
+
+    def drip() -> None:
+        for _ in range(1_000):
+            slow.sendall(b"X: y\r\n")
+            time.sleep(0.02)
+
+    with pytest.raises(ConnectionError):
+        drip()
+    assert get(server).status == 200
+
+
+def test_a_client_that_does_not_take_its_answer_is_cut_off(monkeypatch):
+    monkeypatch.setattr(server_module, "ANSWER_S", 0.3)
+    ended = threading.Event()
+
+    def endless(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        try:
+            while True:
+                yield bytes(1 << 16)
+        finally:
+            ended.set()
+
+    server = Server("127.0.0.1", find_free_port(), endless)
+    server.start()
+    try:
+        deaf = connect(server)
+        deaf.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert ended.wait(20)
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"x" * 100_000),
+        b"GET /%b HTTP/1.1\r\n\r\n" % (b"x" * 100_000),
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+    ],
+)
+def test_nonsense_is_refused_and_harms_nobody(server, request_bytes, capfd):
+    connection = connect(server)
+    try:
+        connection.sendall(request_bytes)
+        received = connection.recv(100)
+    except ConnectionError:
+        received = b""
+    assert not received.startswith((b"HTTP/1.1 2", b"HTTP/1.1 5")) or received.startswith(b"HTTP/1.1 505")
+    assert get(server).status == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_end_comes_within_two_seconds_whoever_still_wants_something(application):
+    server = Server("127.0.0.1", find_free_port(), application)
+    server.start()
+    idle, slow = connect(server), connect(server)
+    slow.sendall(b"GET / HTTP/1.1\r\nHost:")
+    asking = connect(server)
+    asking.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert asking.recv(100).startswith(b"HTTP/1.1 200")
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    stopping.join(10)
+    assert not stopping.is_alive()
+    for connection in (idle, slow, asking):
+        connection.settimeout(10)
+        try:
+            while connection.recv(1000):
+                pass
+        except ConnectionError:
+            pass
+    with pytest.raises(ConnectionRefusedError):
+        connect(server)
+
+
+def test_a_port_in_use_is_said(server):
+    host, port = server.bind_addr
+    with pytest.raises(UserError, match=f"port {port}: the port is in use; choose another with --port"):
+        Server(host, port, Application()).start()
+
+
+def test_an_address_of_another_machine_is_said():
+    with pytest.raises(UserError, match=r"cannot serve at 192\.0\.2\.1 port .*; choose another with --host or --port"):
+        Server("192.0.2.1", find_free_port(), Application()).start()

@@ -1,0 +1,197 @@
+"""What the tests of the page share: the web server on a database, who fills it as Spark would, and the browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from iot.alerts import DEFAULT_RULES
+from iot.broker.broker import Broker, find_free_port
+from iot.kafka.alert_feed import Delivered
+from iot.results.model import QueryStatus, Status
+from iot.results.store import Store
+from iot.web import app
+from tests.support.results import IDENTITY, NOW_S, Sample, Stream, delivered, keep
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+# A machine that is busy with other things is no failure.
+TIMEOUT_MS = 60_000
+TOPIC = "page-readings"
+
+
+class Site:
+    """The web server's process on a database of its own."""
+
+    def __init__(self, folder: Path, bootstrap_servers: str) -> None:
+        port = find_free_port()
+        url = f"sqlite:///{folder / 'results.db'}"
+        self._command = [
+            *(sys.executable, "-m", "iot.web", "--database-url", url, "--port", str(port)),
+            *("--bootstrap-servers", bootstrap_servers, "--topic", TOPIC),
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.bootstrap_servers = bootstrap_servers
+        self.address = f"http://127.0.0.1:{port}"
+        self.store = Store(url)
+
+    def start(self, eventually: Callable[..., None]) -> None:
+        process = self._process = subprocess.Popen(self._command, cwd=app.ROOT)
+
+        def answers() -> bool:
+            assert process.poll() is None, "the web server has ended"
+            try:
+                urllib.request.urlopen(f"{self.address}/api/metrics", timeout=5).close()
+            except OSError:
+                return False
+            return True
+
+        eventually(answers, 60)
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.terminate()
+            self._process.wait(30)
+            self._process = None
+
+
+class Processing:
+    """Plays Spark, on a database that it has emptied."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._stream = Stream()
+        self._batches = self._alerts = 0
+        store.begin(IDENTITY, "state-1")
+        self.beat()
+
+    def process(self, *samples: Sample, ago_s: float = 0) -> None:
+        keep(self._store, self._batches, list(samples), self._stream, DEFAULT_RULES, time.time() - ago_s)
+        self._batches += 1
+        self.beat()
+
+    def beat(self, failure: str | None = None, ago_s: float | None = None, **status: Any) -> None:
+        # From the future, so that a slow test is not taken for a Spark that is gone.
+        at_s = time.time() + (600 if ago_s is None else -ago_s)
+        queries = [QueryStatus("windows", not failure, failure, at_s), QueryStatus("alerts", True, None, at_s)]
+        self._store.heartbeat(Status(at_s=at_s, started_s=at_s, queries=queries, topic=TOPIC, **status))
+
+    def alert(self, **fields: Any) -> str:
+        """Keep an alert; its id."""
+        self._alerts += 1
+        made = an_alert(self._alerts, **fields)
+        self._store.keep_alerts([made], {0: self._alerts}, IDENTITY.topic_id)
+        return made.alert.alert_id
+
+
+def a_reading(ago_s: float = 0, **fields: Any) -> Sample:
+    return Sample(at_s=time.time() - ago_s - NOW_S, **fields)
+
+
+def readings(**fields: Any) -> list[Sample]:
+    """Those of the last four minutes, one every 5 s."""
+    return [a_reading(ago_s, **fields) for ago_s in range(240, -1, -5)]
+
+
+def an_alert(number: int, **fields: Any) -> Delivered:
+    return delivered(number, time.time() - NOW_S, **({"alert_id": f"{TOPIC}-0-{number}"} | fields))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, one for all tests."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        text = f"the page is NOT tested: none of {', '.join(BROWSERS)} is installed"
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        warnings.warn(text, stacklevel=1)
+        pytest.skip(text)
+    expect.set_options(timeout=TIMEOUT_MS)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=BROWSER_FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def running_site(browser: Browser, broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    made = Site(tmp_path_factory.mktemp("page"), broker.bootstrap_servers)
+    yield made
+    made.stop()
+    made.store.close()
+
+
+@pytest.fixture
+def site(running_site, eventually):
+    if not running_site._process:
+        running_site.start(eventually)
+    return running_site
+
+
+@pytest.fixture
+def processing(site):
+    return Processing(site.store)
+
+
+@pytest.fixture
+def open_page(browser, site) -> Iterator[Callable[..., Page]]:
+    """``open_page(path)`` opens the page; at the end, no page may have had an error or asked another machine.
+
+    ``expected`` is a pattern of errors that the test provokes.
+    """
+    contexts = []
+    problems: list[str] = []
+    asked: list[str] = []
+
+    def open_one(path: str = "/", expected: str | None = None, push: bool = True, **options: Any) -> Page:
+        defaults: dict[str, Any] = {"viewport": {"width": 1440, "height": 1600}, "locale": "en-GB"}
+        context = browser.new_context(**(defaults | options))
+        contexts.append(context)
+        context.set_default_timeout(TIMEOUT_MS)
+        if not push:
+            # As a server answers that cannot push.
+            context.route("**/api/stream", lambda route: route.fulfill(status=501))
+        page: Page = context.new_page()
+
+        def said(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning") and not (expected and re.search(expected, message.text)):
+                problems.append(message.text)
+
+        page.on("console", said)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        context.on("request", lambda request: asked.append(request.url))
+        page.goto(site.address + path)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert problems == []
+    # blob: and data: are the page's own.
+    assert [url for url in asked if not url.startswith((f"{site.address}/", "blob:", "data:"))] == []
+    assert any(url.endswith("/static/dashboard.js") for url in asked)
+
+
+def wait_for_state(page: Page, name: str) -> None:
+    expect(page.get_by_test_id("state-banner")).to_have_attribute("data-state", name)
+
+
+def wait_for_charts(page: Page) -> None:
+    for name in ("chart-window", "chart-rate"):
+        chart = page.get_by_test_id(name).first
+        # What is out of sight is not drawn.
+        chart.scroll_into_view_if_needed()
+        expect(chart.locator(".xtick text").first).to_be_visible()

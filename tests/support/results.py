@@ -1,0 +1,185 @@
+"""What the tests of the results database write, batches as Spark's, built from readings, and alerts; and into what.
+
+The databases are of SQLite, and of PostgreSQL too where ``IOT_TEST_POSTGRES_URL`` names one that may be emptied.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pyarrow as pa
+import pytest
+from sqlalchemy import create_engine, make_url
+
+from iot.alerts import Alert
+from iot.batches import Latest, Report, Total
+from iot.kafka.alert_feed import Delivered
+from iot.readings import format_timestamp
+from iot.results.store import Store
+from iot.results.tables import metadata
+from iot.spark.checkpoints import Identity
+
+NOW_S = 1_795_561_380
+HOUR_S = 3_600
+DAY_S = 24 * HOUR_S
+POSTGRES = os.environ.get("IOT_TEST_POSTGRES_URL")
+IDENTITY = Identity("iot-sensors", "first-topic-id")
+NO_RULES: dict[Any, Any] = {}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRES else ["sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/results.db"
+    assert POSTGRES
+    engine = create_engine(make_url(POSTGRES).set(drivername="postgresql+psycopg"))
+    metadata.drop_all(engine)
+    engine.dispose()
+    return POSTGRES
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    """A database in which results have begun."""
+    yield from begun(Store(url))
+
+
+def begun(made: Store) -> Iterator[Store]:
+    """What a fixture yields: a store in which results have begun, and which is closed afterwards."""
+    made.begin(IDENTITY, "state")
+    yield made
+    made.close()
+
+
+def an_alert(number: int, **changes: Any) -> Alert:
+    """The alert about the message at that offset of the first partition."""
+    alert = Alert(
+        f"iot-sensors-0-{number}", "HIGH_TEMPERATURE", "s", "temperature", "a", 31.0, "celsius", 30.0,
+        "2026-11-24T02:15:07.123456+00:00",
+    )  # fmt: skip
+    return msgspec.structs.replace(alert, **changes)
+
+
+class Sample(NamedTuple):
+    """A reading that is processed ``at_s`` seconds after ``NOW_S``, measured then too unless told."""
+
+    value: float = 20.0
+    at_s: float = 0.0
+    sensor_id: str = "s"
+    sensor_type: str = "temperature"
+    location: str = "hall"
+    unit: str = "celsius"
+    heard_s: float | None = None
+    offset: int = 0
+
+    @property
+    def time_us(self) -> int:
+        return int((NOW_S + self.at_s) * 1_000_000)
+
+    @property
+    def heard_ms(self) -> int:
+        return int((NOW_S + (self.at_s if self.heard_s is None else self.heard_s)) * 1_000)
+
+
+class Stream:
+    """Plays Spark: keeps the windows of all readings so far, and makes a batch of each list of new ones."""
+
+    def __init__(self) -> None:
+        self.windows: dict[tuple[int, str, str], list[Sample]] = defaultdict(list)
+        self.newest_us = 0
+
+    def batch(self, samples: list[Sample], **report: Any) -> tuple[pa.Table, Report]:
+        """The windows that these change, and the report on them."""
+        changed: dict[tuple[int, str, str], None] = {}
+        for sample in samples:
+            first_s = sample.time_us // 10_000_000 * 10 + 10
+            for end_s in (first_s, first_s + 10, first_s + 20):
+                key = (end_s, sample.sensor_type, sample.location)
+                self.windows[key].append(sample)
+                changed[key] = None
+        of_types, of_sensors = defaultdict(list), defaultdict(list)
+        for sample in samples:
+            of_types[sample.sensor_type].append(sample)
+            of_sensors[sample.sensor_id, sample.sensor_type].append(sample)
+        self.newest_us = max([self.newest_us, *(sample.time_us for sample in samples)])
+        made = Report(
+            messages=len(samples),
+            newest_us=self.newest_us,
+            totals={name: total(of) for name, of in of_types.items()},
+            latest=[latest(of) for of in of_sensors.values()],
+            sensor_types=sorted({sample.sensor_type for sample in samples}),
+            locations=sorted({sample.location for sample in samples}),
+        )
+        for name, value in report.items():
+            setattr(made, name, value)
+        return window_table({key: self.windows[key] for key in changed}), made
+
+
+def total(samples: list[Sample]) -> Total:
+    values = [sample.value for sample in samples]
+    newest = max(samples, key=lambda sample: sample.time_us)
+    return Total(len(values), sum(values), min(values), max(values), newest.time_us, newest.unit)
+
+
+def latest(samples: list[Sample]) -> Latest:
+    last = max(samples, key=lambda sample: (sample.time_us, sample.offset))
+    heard_ms = max(sample.heard_ms for sample in samples)
+    return Latest(
+        last.time_us, last.offset, 0, last.sensor_id, last.sensor_type, last.location, last.value, last.unit, heard_ms
+    )
+
+
+def window_table(windows: dict[tuple[int, str, str], list[Sample]]) -> pa.Table:
+    """As ``iot.spark.queries.windows`` hands it on."""
+    totals = [total(of) for of in windows.values()]
+    return pa.table(
+        {
+            "end": pa.array([end_s * 1_000_000 for end_s, _, _ in windows], pa.timestamp("us", "UTC")),
+            "sensor_type": pa.array([name for _, name, _ in windows], pa.string()),
+            "location": pa.array([place for _, _, place in windows], pa.string()),
+            "unit": pa.array([of.unit for of in totals], pa.string()),
+            "count": pa.array([of.count for of in totals], pa.int64()),
+            "total": pa.array([of.total for of in totals], pa.float64()),
+            "min": pa.array([of.min for of in totals], pa.float64()),
+            "max": pa.array([of.max for of in totals], pa.float64()),
+        }
+    )
+
+
+def keep(
+    store: Store,
+    batch_id: int,
+    samples: list[Sample],
+    stream: Stream | None = None,
+    rules: Any = NO_RULES,
+    now_s: float | None = None,
+    **report: Any,
+) -> bool:
+    """Keep a batch of these readings, by default when the last of them was measured."""
+    changed, made = (stream or Stream()).batch(samples, **report)
+    if now_s is None:
+        now_s = NOW_S + max((sample.at_s for sample in samples), default=0)
+    contexts = {batch_id: made.context(), batch_id + 1: made.context()}
+    return store.keep_batch("windows", batch_id, changed, made, contexts, rules, now_s)
+
+
+def delivered(number: int, at_s: float = 0.0, raised_s: float | None = None, **fields: Any) -> Delivered:
+    """An alert about the reading at offset ``number``, raised when it was measured unless told."""
+    known: dict[str, Any] = {
+        "alert_id": f"iot-sensors-0-{number}",
+        "type": "HIGH_TEMPERATURE",
+        "sensor_id": "s",
+        "sensor_type": "temperature",
+        "location": "hall",
+        "value": 31.5,
+        "unit": "celsius",
+        "threshold": 30.0,
+        "timestamp": format_timestamp(int((NOW_S + at_s) * 1_000_000)),
+    }
+    return Delivered(Alert(**(known | fields)), int((NOW_S + (at_s if raised_s is None else raised_s)) * 1_000))

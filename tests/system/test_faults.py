@@ -1,0 +1,181 @@
+"""What may befall the state of the application: each is said with its reason, heals or is cured by one command.
+
+After each, what the API says is exactly what the reference comes to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from iot.broker.broker import Broker, find_free_port
+from iot.settings import READINGS_TOPIC
+from tests.integration.spark.test_queries import stream, write
+from tests.support import oracle
+from tests.system.test_app import App, alerts_of, require
+
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(1_200)]
+PATIENCE_S = 300
+SMALL_BYTES = 24 * 2**20
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """A file system of ``SMALL_BYTES`` at a folder; False where this may not be made."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "tmpfs", str(folder)]
+    made = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    try:
+        yield made
+    finally:
+        if made:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextmanager
+def full(database: Path, is_small: bool, pid: int) -> Iterator[None]:
+    """No room for a database: its disk is full; where that cannot be had, its process may make no file longer."""
+    if is_small:
+        ballast = database.with_name("ballast")
+        with pytest.raises(OSError, match="No space"):
+            ballast.write_bytes(bytes(SMALL_BYTES))
+        yield
+        ballast.unlink()
+    else:
+        before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (database.stat().st_size, before[1]))
+        yield
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
+def send(broker: Broker, count: int, seed: int, sensors: int = 100) -> None:
+    """Send readings of these last seconds, so that none is late after others."""
+    write(broker.kafka, READINGS_TOPIC, stream(count, seed, span_s=1, sensors=sensors))
+
+
+def unhealthy(app: App) -> str:
+    """Why the application is not well, by both of the places that say so; empty while one says that it is."""
+    metrics = app.get("/api/metrics")
+    if app.status("/healthz") != 503 or not metrics or metrics["system_health"] != "Critical":
+        return ""
+    return "; ".join(metrics["health_reasons"])
+
+
+def require_exact(app: App, broker: Broker, eventually) -> None:
+    records = oracle.read_topic(broker.bootstrap_servers, READINGS_TOPIC)
+    eventually(lambda: app.messages() >= len(records), PATIENCE_S)
+    require(app, records, READINGS_TOPIC, eventually)
+    eventually(lambda: app.status("/healthz") == 200, 120)
+
+
+def cure(text: str) -> None:
+    """Do what a message says, as it says it."""
+    [command] = re.findall(r"to start afresh: (rm -r [^;\n\"]+)", text)[-1:]
+    subprocess.run(command, shell=True, check=True)
+
+
+def stop(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """End the application as Ctrl-C does; its exit status and all that it said."""
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+def test_the_state_of_the_application_through_faults(tmp_path, eventually):
+    port = find_free_port()
+    with small_disk(tmp_path / "small") as is_small, Broker(port, tmp_path / "broker") as broker:
+        app = App(broker, READINGS_TOPIC, tmp_path)
+        database = tmp_path / "small" / "results.db"
+        app.command[app.command.index("--database-url") + 1] = f"sqlite:///{database}"
+
+        with app.running() as process:
+            send(broker, 3_000, seed=31)
+            require_exact(app, broker, eventually)
+            a_locked_database_heals(app, broker, database, eventually)
+            a_full_disk_heals(app, broker, database, is_small, process.pid, eventually)
+            status, said = stop(process)
+            assert status == 0
+            assert "Traceback" not in said
+
+        a_damaged_checkpoint_is_cured(app, tmp_path / "checkpoints", eventually)
+
+        with app.running() as process:
+            require_exact(app, broker, eventually)
+            broker.stop()
+            shutil.rmtree(tmp_path / "broker")
+            with Broker(port, tmp_path / "broker") as empty:
+                a_topic_made_anew_is_said(app, empty, process, eventually)
+                with app.running():
+                    require_exact(app, empty, eventually)
+
+
+def a_locked_database_heals(app: App, broker: Broker, database: Path, eventually) -> None:
+    holder = sqlite3.connect(database, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    send(broker, 2_000, seed=32)
+    eventually(lambda: f"{database} is locked by another process" in unhealthy(app), PATIENCE_S)
+    holder.execute("COMMIT")
+    holder.close()
+    require_exact(app, broker, eventually)
+
+
+def a_full_disk_heals(app: App, broker: Broker, database: Path, is_small: bool, pid: int, eventually) -> None:
+    with full(database, is_small, pid):
+        # So many sensors need room.
+        send(broker, 40_000, seed=33, sensors=20_000)
+        why = f"no room for {database}" if is_small else f"cannot use {database}"
+        eventually(lambda: why in unhealthy(app), PATIENCE_S)
+    require_exact(app, broker, eventually)
+
+
+def a_damaged_checkpoint_is_cured(app: App, checkpoints: Path, eventually) -> None:
+    """Of both queries the last files are no longer whole."""
+    folders = [checkpoints / f"dashboard-{name}-checkpoint" for name in ("sensors", "alerts")]
+    for log, size in (folders[0] / "offsets", 300), (folders[1] / "offsets", 0):
+        # In real-time mode the first is written after a while.
+        written = (path for path in log.iterdir() if path.name.isdigit())
+        last = max(written, key=lambda path: int(path.name), default=log / "0")
+        last.touch()
+        os.truncate(last, size)
+    with app.running() as process:
+        eventually(lambda: unhealthy(app).count("its checkpoint is damaged") == 2, PATIENCE_S)
+        status, said = stop(process)
+    assert status == 0
+    assert "the windows query failed: its checkpoint is damaged" in said
+    assert "Traceback" not in said
+    cure(said)
+
+
+def a_topic_made_anew_is_said(app: App, broker: Broker, process: subprocess.Popen[str], eventually) -> None:
+    """The broker came back without its data: same names, and the same offsets again."""
+    kept = app.get("/api/metrics")
+    send(broker, 60_000, seed=34)
+    eventually(lambda: f"the topic {READINGS_TOPIC} was deleted and made again" in unhealthy(app), PATIENCE_S)
+    told = app.get("/api/metrics")
+    assert told["state"] == "failed"
+    # Nothing of the new topic was counted with the old one.
+    for name in ("total_messages", "rejected_messages", "total_alerts", "sensor_stats"):
+        assert told[name] == kept[name]
+    assert app.windows()
+    again = alerts_of(oracle.read_topic(broker.bootstrap_servers, READINGS_TOPIC), READINGS_TOPIC)
+    assert {alert["alert_id"] for alert in app.get("/api/alerts?limit=1000")["alerts"]} & again
+    status, said = stop(process)
+    assert status == 1
+    assert "was deleted and made again while it was read; stop this; to start afresh: rm -r " in said
+    assert "Traceback" not in said
+    with app.running() as refused:
+        text, _ = refused.communicate(timeout=240)
+    assert refused.returncode == 1
+    [line] = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert "is of an earlier topic iot-sensors, which was deleted and made again" in line
+    cure(line)

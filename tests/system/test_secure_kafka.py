@@ -1,0 +1,226 @@
+"""Kafka with TLS and passwords: by --kafka-config every script works with it, and none tells what is secret there."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+
+from iot.kafka.sender import CLIENTS
+from iot.settings import READINGS_TOPIC, Kafka
+from tests.support.secure import client_properties, make_certificates, secure_broker
+from tests.system.test_app import ROOT, App, command_line, descendants
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+# With what properties files, JAAS and command lines each take for a sign of their own.
+PASSWORD = 'pass-4f1c93, "quoted" \\ = #;'
+# Of the password, however it is escaped.
+SECRET = "pass-4f1c93"
+# Those of Spark's UI that are looked at, at most: each batch has a page.
+UI_PAGES = 60
+SENT = 2 * 100 + 2 * 100 + 2
+FOLLOWED = 40
+REJECTED = 5
+
+HOT = {"sensor_id": "kiln", "sensor_type": "temperature", "value": 99.5, "timestamp": "2026-11-24T02:15:07Z"}
+
+
+@dataclass
+class Secure:
+    """A Kafka with security, the folder that has the clients' files, and what nobody may tell."""
+
+    address: str
+    folder: Path
+    secrets: list[str]
+
+    def flags(self, properties: str = "client.properties") -> list[str]:
+        return ["--bootstrap-servers", self.address, "--kafka-config", str(self.folder / properties)]
+
+    def script(self, name: str, flags: str = "", properties: str = "client.properties") -> list[str]:
+        return [sys.executable, str(ROOT / name), *self.flags(properties), *flags.split()]
+
+    def require_untold(self, text: str, where: object) -> None:
+        for secret in self.secrets:
+            assert secret not in text, f"{where} tells {secret}"
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    folder = tmp_path_factory.mktemp("secure")
+    make_certificates(folder)
+    (folder / "client.properties").write_text(client_properties(folder, PASSWORD))
+    (folder / "wrong.properties").write_text(client_properties(folder, f"{PASSWORD}2"))
+    with secure_broker(tmp_path_factory.mktemp("broker"), folder, PASSWORD) as address:
+        key = (folder / "client.key").read_text().splitlines()
+        yield Secure(address, folder, [SECRET, *key[1:-1]])
+
+
+def test_a_wrong_password_is_one_line(secure, tmp_path):
+    scripts = [
+        ("iot_producer.py", "--count 1"),
+        ("iot_producer.py", "--count 1 --client confluent-kafka"),
+        ("structured_streaming_processor.py", f"--available-now --checkpoint-dir {tmp_path}"),
+    ]
+    started = [
+        subprocess.Popen(
+            secure.script(*script, "wrong.properties"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for script in scripts
+    ]
+    for process in started:
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out) == (1, "")
+        assert re.fullmatch(
+            f"error: Kafka at {secure.address} refuses this client: .*invalid credentials.*; check --kafka-config\n",
+            err,
+        )
+        secure.require_untold(err, process.args)
+
+
+def test_every_script_works_and_tells_no_secret(secure, tmp_path, monkeypatch, eventually):
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path / "spark"))
+    monkeypatch.setenv("IOT_LOG_DIR", str(tmp_path / "log"))
+    replay = tmp_path / "hot.jsonl"
+    replay.write_text("".join(json.dumps(HOT | {"sensor_id": name}) + "\n" for name in ("kiln", "oven")))
+    app = App(Kafka(secure.address), READINGS_TOPIC, tmp_path)
+    app.command += secure.flags()[2:]
+
+    def run(script: str, flags: str) -> str:
+        """What a script prints that has to succeed; it and its children are looked at while they run."""
+        with subprocess.Popen(
+            secure.script(script, flags), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            ended = threading.Event()
+            with ThreadPoolExecutor(1) as pool:
+                watching = pool.submit(watch, secure, process.pid, ended)
+                try:
+                    said, _ = process.communicate(timeout=120)
+                finally:
+                    ended.set()
+                    process.kill()
+            watching.result()
+        assert process.returncode == 0, said
+        secure.require_untold(said, script)
+        return said
+
+    with app.running() as process:
+        assert process.stdout
+        for client in CLIENTS:
+            run("iot_producer.py", f"--count 100 --rate 2000 --client {client}")
+        said = run("performance_test.py", "--test custom --messages 100 --threads 2 --client both")
+        assert said.count("100 of 100 readings acknowledged") == 2
+        eventually(lambda: app.messages() == SENT - 2, 180)
+        log = read_until(process.stdout, "Ctrl-C stops")
+        with urllib.request.urlopen(f"http://127.0.0.1:{app.port}/api/stream", timeout=60) as stream:
+            events = [stream.readline().decode()]
+            run("iot_producer.py", f"--replay {replay} --rate 100")
+            run("iot_producer.py", f"--malformed-ratio 1 --count {REJECTED} --rate 100")
+            while events.count("event: alert\n") < 2:
+                events.append(stream.readline().decode())
+        said = run("iot_consumer.py", f"--from-beginning --max-messages {SENT + REJECTED}")
+        assert "HIGH_TEMPERATURE kiln 99.5" in said
+        assert f"malformed: {REJECTED}\n" in said
+        eventually(lambda: app.messages() == SENT + REJECTED, 120)
+        metrics = app.get("/api/metrics")
+        assert (metrics["total_messages"], metrics["rejected_messages"]) == (SENT, REJECTED)
+        eventually(lambda: app.get("/api/metrics")["total_alerts"] >= 2, 120)
+        dashboard = f"--dashboard-url http://127.0.0.1:{app.port}"
+        said = run("performance_test.py", f"--test end-to-end --messages {FOLLOWED} --rate 40 {dashboard}")
+        assert re.search(rf"read back from the topic +{FOLLOWED} +{FOLLOWED} +0 +0 ", said), said
+
+        secure.require_untold("".join(events), "the event stream")
+        for path in ("/", "/api/metrics", "/api/alerts", "/api/windows", "/api/openapi.json", "/healthz", "/metrics"):
+            secure.require_untold(read(f"http://127.0.0.1:{app.port}{path}"), path)
+        look_at_processes(secure, process.pid)
+        look_at_ui(secure, re.search(r"UI (http://\S+)", log)[1])
+        look_at_files(secure, tmp_path)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        secure.require_untold(log + process.stdout.read(), "the app")
+    said = run(
+        "structured_streaming_processor.py", f"--available-now --starting-offsets earliest --checkpoint-dir {tmp_path}"
+    )
+    assert f"{SENT + FOLLOWED} readings, {REJECTED} rejected" in said
+    look_at_files(secure, tmp_path)
+
+
+def read_until(lines: IO[str], last: str) -> str:
+    said = ""
+    while last not in said:
+        line = lines.readline()
+        assert line, said
+        said += line
+    return said
+
+
+def watch(secure: Secure, pid: int, ended: threading.Event) -> None:
+    while not ended.wait(0.05):
+        look_at_processes(secure, pid)
+
+
+def look_at_processes(secure: Secure, pid: int) -> None:
+    """What `ps` shows of a process and all below it, and what the owner sees of their environment."""
+    for each in [pid, *descendants(pid)]:
+        for file in ("cmdline", "environ"):
+            with suppress(OSError):
+                text = Path(f"/proc/{each}/{file}").read_text(errors="replace")
+                secure.require_untold(text, f"{file} of {command_line(each)[:80]}")
+
+
+def look_at_ui(secure: Secure, url: str) -> None:
+    """Spark's UI, down to single batches, and what its API says of configuration and queries."""
+    [application] = json.loads(read(f"{url}/api/v1/applications"))
+    api = f"{url}/api/v1/applications/{application['id']}"
+    waiting = [f"{api}/environment", f"{api}/sql?details=true&planDescription=true&length=20", f"{api}/jobs"]
+    waiting += [f"{url}/{page}/" for page in ("environment", "SQL", "StreamingQuery", "jobs", "stages", "executors")]
+    seen = set(waiting)
+    read_pages: set[str] = set()
+    redacted = 0
+    while waiting and len(seen) - len(waiting) < UI_PAGES:
+        at = waiting.pop(0)
+        text = read(at)
+        secure.require_untold(text, at)
+        read_pages.add(urlsplit(at).path)
+        redacted += text.count("(redacted)")
+        for link in re.findall(r'href="([^"#]+)', text):
+            to = urljoin(at, html.unescape(link))
+            if to not in seen and re.match(
+                rf"{url}/(SQL|StreamingQuery|jobs|stages)/(execution|statistics|job|stage)/", to
+            ):
+                seen.add(to)
+                waiting.append(to)
+    assert {"/SQL/execution/", "/StreamingQuery/statistics/"} <= read_pages
+    # Where they could stand they are taken out.
+    assert redacted
+
+
+def look_at_files(secure: Secure, folder: Path) -> None:
+    """Logs, checkpoints, database, and what Spark puts aside."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert {"results.db", "iot_streaming_app.log", "metadata"} <= {file.name for file in files}
+    for file in files:
+        with suppress(FileNotFoundError):
+            secure.require_untold(file.read_text(errors="replace"), file)
+
+
+def read(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return str(answer.read().decode(errors="replace"))
+    except urllib.error.HTTPError as error:
+        return error.read().decode(errors="replace")

@@ -1,0 +1,129 @@
+"""Recorded readings: both formats, order of time, numbering, and errors that name the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from iot.readings import Reading, decode
+from iot.sensors.recording import Recording, Replay, read_recording
+from iot.settings import UserError
+
+DATA = Path(__file__).parents[2] / "data"
+HEADER = "sensor_id,sensor_type,location,value,unit,timestamp,quality\n"
+GOOD = "s1,temperature,here,20.5,celsius,2026-11-24T02:15:07Z,good\n"
+
+
+def sent(recording: Recording, times_us: npt.NDArray[np.int64] | None = None, **how: object) -> list[Reading]:
+    if times_us is None:
+        times_us = np.arange(len(recording.messages)) * 1_000_000
+    records = Replay(recording, "run1", **how).records(times_us)  # type: ignore[arg-type]
+    assert all(record["key"] == decode(record["value"]).sensor_id.encode() for record in records)
+    return [decode(record["value"]) for record in records]
+
+
+def written(folder: Path, content: str | bytes) -> Path:
+    path = folder / "recorded"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.fixture(params=["readings.csv", "readings.jsonl"])
+def recording(request: pytest.FixtureRequest) -> Recording:
+    return read_recording(DATA / request.param)
+
+
+def test_both_formats_are_read_in_order_of_time(recording):
+    found = [(r.sensor_id, r.value, r.location, r.quality, r.timestamp) for r in sent(recording, keep_times=True)]
+    assert found == [
+        ("buoy_1", 4.929, "ledge, north", "good", "2016-02-15T00:00:00Z"),
+        ("buoy_2", pytest.approx(4.944, abs=1e-3), "ledge", "suspect", "2016-02-15T00:10:00Z"),
+        ("buoy_2", pytest.approx(5.111, abs=1e-3), "ledge", "unknown", "2016-02-15T00:20:00Z"),
+        ("vane_1", 7.5, "ledge", "good", "2016-02-15T01:20:00.25+01:00"),
+        ("buoy_1", 4.887, "ledge, north", "good", "2016-02-15T00:30:00Z"),
+    ]
+
+
+def test_units_are_sent_as_they_were_recorded(recording):
+    values = [record["value"] for record in Replay(recording, "run1").records(np.arange(5))]
+    assert ['"unit":"°F"'.encode() in value for value in values] == [False, True, True, False, False]
+
+
+def test_readings_are_of_this_run_and_counted_anew(recording):
+    found = [(r.sensor_id, r.sequence, r.run_id) for r in sent(recording)]
+    assert found == [
+        ("buoy_1", 0, "run1"),
+        ("buoy_2", 0, "run1"),
+        ("buoy_2", 1, "run1"),
+        ("vane_1", 0, "run1"),
+        ("buoy_1", 1, "run1"),
+    ]
+
+
+def test_times_of_sending_replace_those_of_the_file(recording):
+    times_us = np.array([5, 6, 7, 9, 8]) * 1_000_001
+    assert [reading.time_us for reading in sent(recording, times_us)] == times_us.tolist()
+
+
+def test_shares_together_are_the_whole(recording):
+    whole = [(r.sensor_id, r.sequence, r.value) for r in sent(recording, keep_times=True)]
+    together: dict[int, object] = {}
+    for share in range(2):
+        replay = Replay(recording, "run1", True, share, 2)
+        count = replay.count_below(5)
+        numbers = replay.numbers(0, count)
+        assert [replay.count_below(int(number)) for number in numbers] == list(range(count))
+        readings = [decode(record["value"]) for record in replay.records(np.zeros(count, np.int64))]
+        together |= dict(zip(numbers.tolist(), [(r.sensor_id, r.sequence, r.value) for r in readings], strict=True))
+    assert [together[number] for number in range(5)] == whole
+
+
+def test_readings_of_the_same_time_keep_their_order(tmp_path):
+    lines = [GOOD.replace("s1", f"s{number}") for number in range(50)]
+    assert [r.sensor_id for r in sent(read_recording(written(tmp_path, HEADER + "".join(lines))))] == [
+        f"s{number}" for number in range(50)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (HEADER + GOOD + GOOD.replace("20.5", "warm"), "line 3: value: 'warm' is no number"),
+        (HEADER + GOOD.replace("20.5", "1_0"), "line 2: value: '1_0' is no number"),
+        (HEADER + GOOD.replace("20.5", "nan"), "line 2: value: "),
+        (HEADER + GOOD.replace("20.5", "1e999"), "line 2: value: "),
+        (HEADER + GOOD.replace("20.5", ""), "line 2: .*`value`"),
+        (HEADER + GOOD + "\n" + GOOD.replace("2026-11-24T", "24.11.2026 "), "line 4: timestamp: "),
+        (HEADER + GOOD + "s1,temperature\n", "line 3: 2 columns; expected 7"),
+        (HEADER + GOOD + GOOD.replace("good", "good,more"), "line 3: 8 columns; expected 7"),
+        (HEADER + GOOD.replace("good", '"go\nod"') + GOOD.replace("s1", "s" * 129), "line 4: sensor_id: "),
+        ("id,type,value,timestamp\n1,2,3,4\n", "line 1: no column sensor_id, sensor_type; expected JSON Lines"),
+        ("[\n", "line 1: no column sensor_id, .*; expected JSON Lines"),
+        ('{"sensor_id": "a"}\n', "line 1: .*sensor_type"),
+        ('\n\n{"sensor_id": "a"\n', "line 3: not JSON"),
+        ('{"sensor_id":"a","sensor_type":"b","value":"1","timestamp":"2026-11-24T02:15:07"}', "line 1: value: "),
+        (HEADER, "holds no readings"),
+        ("", "line 1: no column"),
+        (HEADER.encode() + b"s1,temperature,\xff,20,celsius,2026-11-24T02:15:07Z,good\n", "^cannot read .*utf-8"),
+        (HEADER + '"' + "x" * 200_000 + '",', "^cannot read .*field larger than field limit"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_names_the_place(tmp_path, content, says):
+    with pytest.raises(UserError, match=says) as raised:
+        read_recording(written(tmp_path, content))
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path) in str(raised.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(UserError, match=f"^cannot read {path}: "):
+            read_recording(path)
+
+
+def test_a_byte_order_mark_before_json_lines(tmp_path):
+    content = b"\xef\xbb\xbf" + (DATA / "readings.jsonl").read_bytes().strip()
+    assert len(read_recording(written(tmp_path, content)).messages) == 5

@@ -1,0 +1,60 @@
+"""The lock files: all that is pinned is in them, everything has checksums, and nothing says where it comes from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+def requirements(name: str) -> list[Requirement]:
+    """The requirements in a file, those of the files that it includes too."""
+    found = []
+    for line in (ROOT / name).read_text().replace("\\\n", " ").splitlines():
+        line = line.partition("#")[0].strip()
+        if line.startswith("-r "):
+            found += requirements(line.removeprefix("-r "))
+        elif line:
+            found.append(Requirement(line.partition("--hash")[0]))
+    return found
+
+
+def pins(name: str, python: str) -> dict[str, str]:
+    """The version of each package that a file gives to a Python, by normalised name."""
+    environment = {"python_version": python, "python_full_version": f"{python}.1", "sys_platform": "linux"}
+    return {
+        canonicalize_name(one.name): str(one.specifier).removeprefix("==")
+        for one in requirements(name)
+        if one.marker is None or one.marker.evaluate(environment)
+    }
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_locks_have_what_is_pinned(python):
+    locked, locked_dev = pins("requirements.lock", python), pins("requirements-dev.lock", python)
+    assert pins("requirements.txt", python).items() <= locked.items()
+    assert pins("requirements-dev.txt", python).items() <= locked_dev.items()
+    assert locked.items() <= locked_dev.items(), "make lock"
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_each_pin_is_one_version_and_has_its_reason(name):
+    lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("-r ")]
+    for reason, pin in zip(lines[::2], lines[1::2], strict=True):
+        assert reason.startswith("# ")
+        assert re.fullmatch(r"[\w.-]+(\[\w+\])?==[\w.]+(; python_version .*)?", pin)
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_everything_in_the_locks_has_checksums_and_no_address(name):
+    text = (ROOT / name).read_text()
+    assert "://" not in text
+    assert not re.search("^-", text, re.MULTILINE)
+    for entry in re.findall(r"^\w.*(?:\n +.*)*", text, re.MULTILINE):
+        assert re.fullmatch(r"[\w.-]+==[\w.]+( ; [^\\]+)?( \\\n +--hash=sha256:[0-9a-f]{64})+(\n +# .*)*", entry), entry

@@ -1,0 +1,113 @@
+"""Lines that scroll above a status: on a terminal, and piped."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from iot.settings import UserError
+from iot.terminal import REDRAW_S, StatusLine, exit_status, printable
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_piped_the_status_is_an_occasional_line():
+    out, clock = io.StringIO(), Clock()
+    with StatusLine(out, plain_every_s=10, clock=clock) as status:
+        status.print("one", "two")
+        for second in range(21):
+            clock.now_s = float(second)
+            status.update(lambda: f"at {clock.now_s:.0f}")
+    assert out.getvalue() == "one\ntwo\nat 10\nat 20\n"
+
+
+def test_a_status_that_is_not_due_is_not_rendered():
+    with StatusLine(io.StringIO(), clock=Clock()) as status:
+        status.update(lambda: pytest.fail("rendered"))
+
+
+def test_nothing_to_print_prints_nothing():
+    out = io.StringIO()
+    with StatusLine(out) as status:
+        status.print()
+    assert out.getvalue() == ""
+
+
+def test_on_a_terminal_the_status_is_redrawn_in_place_and_wiped(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    out, clock = Terminal(), Clock()
+    with StatusLine(out, clock=clock) as status:
+        clock.now_s += REDRAW_S
+        status.update(lambda: "first\nsecond line")
+        status.print("[bold]a line[/] :smile:")
+        clock.now_s += REDRAW_S
+        status.update(lambda: "third\nfourth line")
+    shown = out.getvalue()
+    assert "[bold]a line[/] :smile:\n" in shown, "markup is not for what others wrote"
+    # Each redraw erases both lines, and so does the end.
+    assert shown.index("first") < shown.index("a line") < shown.index("third")
+    assert shown.rstrip().endswith("\x1b[2K")
+
+
+def test_a_terminal_in_another_encoding_gets_escapes():
+    script = "from iot.terminal import StatusLine\nwith StatusLine() as status:\n    status.print('°C ä 日本')"
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[2], env=environment, capture_output=True, check=True
+    )
+    assert ran.stdout == "°C ä ".encode("latin-1") + b"\\u65e5\\u672c\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("°C ä 日本 😀", "°C ä 日本 😀"),
+        ("\x1b[2J", r"\x1b[2J"),
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("\u202eabc", r"\u202eabc"),
+        ("\x9b31m", r"\x9b31m"),
+    ],
+)
+def test_printable(text, shown):
+    assert printable(text) == shown
+
+
+def raising(error: BaseException) -> int:
+    raise error
+
+
+def test_how_a_script_ends(capsys):
+    assert exit_status(lambda: None) == 0
+    assert exit_status(lambda: 3) == 3
+    assert exit_status(lambda: raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == ""
+    assert exit_status(lambda: raising(UserError("no broker: start one"))) == 1
+    assert capsys.readouterr().err == "error: no broker: start one\n"
+
+
+def test_only_a_broken_standard_output_is_passed_over():
+    with pytest.raises(BrokenPipeError):
+        exit_status(lambda: raising(BrokenPipeError()))
+    code = "from iot.terminal import exit_status; raise SystemExit(exit_status(lambda: print('x' * 1_000_000)))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.wait(30) == 1
+        assert process.stderr.read() == b""

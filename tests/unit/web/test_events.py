@@ -1,0 +1,193 @@
+"""Event streams over socket pairs: what a client sees, and what one that does not read costs the others."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from iot.alerts import Alert, encode
+from iot.kafka.alert_feed import Delivered
+from iot.web import events as push
+from iot.web.events import EventStreams
+
+
+class Client:
+    """The other end of a stream."""
+
+    def __init__(self, streams: EventStreams, last_event_id: str = "") -> None:
+        theirs, self.sock = socket.socketpair()
+        self.sock.settimeout(10)
+        self.received = b""
+        streams.add(theirs, last_event_id)
+
+    def events(self, count: int) -> list[bytes]:
+        """The next so many events, without the empty line after each."""
+        while self.received.count(b"\n\n") < count:
+            part = self.sock.recv(1 << 16)
+            assert part, f"closed after {self.received[-200:]!r}"
+            self.received += part
+        *events, self.received = self.received.split(b"\n\n", count)
+        return events
+
+    def is_closed(self) -> bool:
+        """Read what there is; whether the stream ends after it."""
+        try:
+            while part := self.sock.recv(1 << 16):
+                self.received += part
+        except TimeoutError:
+            return False
+        except OSError:
+            pass
+        return True
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def streams(clock):
+    streams = EventStreams(clock)
+    streams.start()
+    yield streams
+    streams.close()
+
+
+def delivered(number: int, value: float = 31.0, text: str = "building_a") -> Delivered:
+    alert = Alert(
+        f"iot-sensors-0-{number}", "HIGH_TEMPERATURE", "s", "temperature", text, value, "celsius", 30.0,
+        "2026-11-24T02:15:07.123456+00:00",
+    )  # fmt: skip
+    return Delivered(alert, 1)
+
+
+def event(one: Delivered) -> bytes:
+    return b"event: alert\nid: %b\ndata: %b" % (one.alert.alert_id.encode(), encode(one.alert))
+
+
+def test_figures_come_first_and_then_alerts_as_they_happen(streams):
+    streams.publish_metrics(b'{"total":1}')
+    client = Client(streams)
+    assert client.events(2) == [b"retry: 2000", b'event: metrics\ndata: {"total":1}']
+    streams.publish_alerts([delivered(1), delivered(2)])
+    assert client.events(2) == [event(delivered(1)), event(delivered(2))]
+
+
+def test_what_stands_in_an_alert_makes_no_event_of_its_own(streams):
+    client = Client(streams)
+    hostile = delivered(1, text="a\n\nevent: metrics\ndata: {}\r\n\r\n")
+    streams.publish_alerts([hostile, delivered(2)])
+    assert client.events(3)[1:] == [event(hostile), event(delivered(2))]
+    assert b"\r" not in event(hostile)
+
+
+def test_a_repeated_delivery_is_pushed_once_and_a_new_topic_is_no_repeat(streams):
+    client = Client(streams)
+    streams.publish_alerts([delivered(1)])
+    streams.publish_alerts([delivered(1), delivered(2)])
+    # The topic was made anew, and offsets begin again.
+    streams.publish_alerts([delivered(1, value=99.0)])
+    assert client.events(4)[1:] == [event(delivered(1)), event(delivered(2)), event(delivered(1, value=99.0))]
+
+
+def test_who_comes_back_gets_what_was_missed(streams):
+    streams.publish_alerts([delivered(number) for number in range(5)])
+    assert Client(streams, "iot-sensors-0-2").events(3)[1:] == [event(delivered(3)), event(delivered(4))]
+    stranger = Client(streams, "of another server")
+    streams.publish_alerts([delivered(5)])
+    assert stranger.events(2)[1] == event(delivered(5))
+
+
+def test_figures_come_at_most_twice_a_second_and_only_the_newest(streams, clock):
+    client = Client(streams)
+    streams.publish_metrics(b"1")
+    assert client.events(2)[1] == b"event: metrics\ndata: 1"
+    streams.publish_metrics(b"2")
+    clock.now_s += 0.4
+    streams.publish_metrics(b"3")
+    # It was sent at once, so nothing waits before it.
+    streams.publish_alerts([delivered(1)])
+    assert client.events(1) == [event(delivered(1))]
+    clock.now_s += 0.2
+    streams.publish_alerts([delivered(2)])
+    assert client.events(2) == [event(delivered(2)), b"event: metrics\ndata: 3"]
+    clock.now_s += 10
+    streams.publish_metrics(b"3")
+    streams.publish_alerts([delivered(3)])
+    assert client.events(1) == [event(delivered(3))], "the same figures are no news"
+
+
+def test_a_silent_stream_has_a_heartbeat(streams, clock):
+    client = Client(streams)
+    client.events(1)
+    clock.now_s += push.HEARTBEAT_S
+    streams.publish_alerts([delivered(1)])
+    assert client.events(2) == [event(delivered(1)), b":"]
+
+
+def test_a_client_that_does_not_read_is_closed_and_costs_the_others_nothing(streams, clock, eventually):
+    deaf, client = Client(streams), Client(streams)
+    client.events(1)
+    large = [delivered(number, text="x" * 10_000) for number in range(500)]
+    for one in large:
+        streams.publish_alerts([one])
+        # Read as it comes: only what is not read may pile up.
+        assert client.events(1) == [event(one)]
+    eventually(lambda: streams.open == 1)
+    deaf.sock.settimeout(10)
+    assert deaf.is_closed()
+    assert len(deaf.received) < 2 * push.MAX_WAITING_BYTES
+
+
+def test_a_client_that_stops_reading_is_closed_after_a_while(streams, clock, eventually):
+    stopped = Client(streams)
+    streams.publish_alerts([delivered(1, text="x" * 900_000)])
+
+    def is_closed_later() -> bool:
+        clock.now_s += push.STUCK_S + 1
+        streams.publish_metrics(b"")
+        return bool(streams.open == 0)
+
+    eventually(lambda: streams.open == 1)
+    eventually(is_closed_later)
+    assert stopped.is_closed()
+
+
+def test_a_slow_client_gets_the_newest_figures_once_it_reads_again(streams, clock):
+    slow = Client(streams)
+    large = delivered(1, text="x" * 900_000)
+    streams.publish_alerts([large])
+    for number in range(5):
+        clock.now_s += 1
+        streams.publish_metrics(b"%d" % number)
+    # Only once this one has it were all figures taken too.
+    other = Client(streams)
+    assert other.events(2)[1] == b"event: metrics\ndata: 4"
+    assert slow.events(3)[1:] == [event(large), b"event: metrics\ndata: 4"]
+
+
+def test_a_client_that_is_gone_is_noticed_without_anything_to_send(streams, eventually):
+    client = Client(streams)
+    eventually(lambda: streams.open == 1)
+    client.sock.close()
+    eventually(lambda: streams.open == 0)
+
+
+def test_the_end_ends_every_stream(clock):
+    streams = EventStreams(clock)
+    streams.start()
+    clients = [Client(streams) for _ in range(3)]
+    for client in clients:
+        client.events(1)
+    streams.close()
+    assert all(client.is_closed() for client in clients)
