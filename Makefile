@@ -15,7 +15,7 @@ help: ## list the targets
 
 setup: .venv/.installed ## make .venv, install what is pinned, fetch the jars of Kafka and Spark (once)
 	@$(RUN) -m iot.java
-	@$(RUN) -m iot.java.class_archives
+	@$(RUN) -m iot.pipeline.training
 
 demo: setup ## everything in one terminal: broker, sensors, dashboard
 	@$(RUN) iot_streaming_app.py --demo $(ARGS)

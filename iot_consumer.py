@@ -23,7 +23,7 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.base import MemberState
 from kafka.errors import AuthorizationError, InconsistentGroupProtocolError, KafkaError, KafkaTimeoutError
 
-from iot import alerts, settings, terminal
+from iot import alerts, cli, rules_file, settings, terminal
 from iot.alerts import DEFAULT_RULES, Rules
 from iot.kafka.connect import kafka_python_config, quiet_kafka_python, require_broker
 from iot.kafka.topics import ensure_topics
@@ -274,13 +274,13 @@ def lag_text(lag: Mapping[int, int | None]) -> str:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = settings.parser(__doc__)
+    parser = cli.parser(__doc__)
     parser.add_argument("--group", type=group_name, default=GROUP, help="the consumer group")
     parser.add_argument(
         "--from-beginning", action="store_true", help="read the topic from its beginning, whatever the group committed"
     )
     parser.add_argument(
-        "--max-messages", metavar="N", type=settings.positive_int, help="stop after N messages, malformed ones included"
+        "--max-messages", metavar="N", type=cli.positive_int, help="stop after N messages, malformed ones included"
     )
     parser.add_argument("--rules", metavar="FILE", type=Path, help="a TOML file of rules instead of the usual ones")
     return parser.parse_args(argv)
@@ -336,8 +336,8 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     Raises:
         UserError: something that the user can cure.
     """
-    kafka = settings.kafka_from(args)
-    rules = alerts.load_rules(args.rules) if args.rules else DEFAULT_RULES
+    kafka = cli.kafka_from(args)
+    rules = rules_file.load_rules(args.rules) if args.rules else DEFAULT_RULES
     require_broker(kafka)
     for warning in ensure_topics(kafka, [args.topic]):
         print(f"warning: {warning}", file=sys.stderr)
@@ -349,7 +349,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return terminal.exit_status(lambda: run(args, StopSignal().install().event))
+    return cli.exit_status(lambda: run(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Thread
 from types import TracebackType
 
-from iot import settings, terminal
+from iot import cli, terminal
 from iot.kafka.connect import require_broker
 from iot.kafka.sender import CLIENTS, Sender, make_sender
 from iot.kafka.topics import TOPICS, ensure_topics
@@ -170,7 +170,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
     Raises:
         UserError: something that the user can cure.
     """
-    kafka = settings.kafka_from(args)
+    kafka = cli.kafka_from(args)
     recording = read_recording(args.replay) if args.replay else None
     require_broker(kafka)
     for warning in ensure_topics(kafka, dict.fromkeys((*TOPICS, args.topic))):
@@ -229,27 +229,27 @@ def print_batch(status: StatusLine, batch: Batch, accepted: int) -> None:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = settings.parser(__doc__)
+    parser = cli.parser(__doc__)
     parser.add_argument(
-        "--sensors", metavar="N", type=settings.positive_int, help=f"how many to simulate, {SENSORS} unless told"
+        "--sensors", metavar="N", type=cli.positive_int, help=f"how many to simulate, {SENSORS} unless told"
     )
     parser.add_argument(
         "--rate",
         metavar="R",
-        type=settings.positive_float,
+        type=cli.positive_float,
         help="messages a second in all, one for each sensor unless told; of a replay 1",
     )
     parser.add_argument(
         "--threads",
         metavar="T",
-        type=settings.positive_int,
+        type=cli.positive_int,
         default=THREADS,
         help="share the sensors out among as many",
     )
     parser.add_argument(
-        "--duration", metavar="S", type=settings.positive_float, help="send what is due in so many seconds, then stop"
+        "--duration", metavar="S", type=cli.positive_float, help="send what is due in so many seconds, then stop"
     )
-    parser.add_argument("--count", metavar="N", type=settings.positive_int, help="stop after so many messages")
+    parser.add_argument("--count", metavar="N", type=cli.positive_int, help="stop after so many messages")
     parser.add_argument(
         "--seed", metavar="N", type=int, help="the same seed gives the same sensors; a new one unless told"
     )
@@ -257,14 +257,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--malformed-ratio",
         metavar="X",
-        type=settings.ratio,
+        type=cli.ratio,
         default=0.0,
         help="the share of messages that break the schema, 0 to 1",
     )
     parser.add_argument(
         "--late-ratio",
         metavar="X",
-        type=settings.ratio,
+        type=cli.ratio,
         default=0.0,
         help="the share of readings that are stamped one to two minutes back, 0 to 1",
     )
@@ -301,7 +301,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return terminal.exit_status(lambda: run(args, StopSignal().install().event))
+    return cli.exit_status(lambda: run(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

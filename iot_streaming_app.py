@@ -24,8 +24,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iot import alerts, settings, terminal
+from iot import cli, rules_file, settings
 from iot.alerts import DEFAULT_RULES
+from iot.batches import Identity
 from iot.broker.broker import Broker
 from iot.kafka.connect import NothingListens, require_broker
 from iot.kafka.offsets import start_offsets
@@ -36,7 +37,6 @@ from iot.results.store import Store
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError
 from iot.spark import checkpoints
 from iot.spark import session as spark_session
-from iot.spark.checkpoints import Identity
 from iot.web import access, app
 
 if TYPE_CHECKING:
@@ -183,8 +183,8 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         UserError: something that the user can cure.
     """
     say = Log()
-    kafka = settings.kafka_from(args)
-    rules = alerts.load_rules(args.rules) if args.rules else DEFAULT_RULES
+    kafka = cli.kafka_from(args)
+    rules = rules_file.load_rules(args.rules) if args.rules else DEFAULT_RULES
     access.require_token(args.host, args.token, args.insecure)
     with ExitStack() as stack:
         stack.enter_context(checkpoints.hold(args.checkpoint_dir, NAME))
@@ -269,7 +269,7 @@ def duration(text: str) -> float:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = settings.parser(__doc__)
+    parser = cli.parser(__doc__)
     parser.add_argument("--demo", action="store_true", help="start a broker if none answers, and simulated sensors")
     parser.add_argument(
         "--master",
@@ -299,7 +299,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return terminal.exit_status(lambda: run(args, StopSignal().install().event))
+    return cli.exit_status(lambda: run(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

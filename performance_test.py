@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from iot import settings, terminal
+from iot import cli, terminal
 from iot.kafka.connect import require_broker
 from iot.kafka.sender import CLIENTS
 from iot.kafka.topics import TOPICS, ensure_topics
@@ -211,7 +211,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
     for path in filter(None, (args.output, args.report)):
         if not path.parent.is_dir():
             raise UserError(f"cannot write {path}: there is no folder {path.parent}")
-    kafka = settings.kafka_from(args)
+    kafka = cli.kafka_from(args)
     session = Session(args, kafka, stop)
     require_broker(kafka)
     for warning in ensure_topics(kafka, dict.fromkeys((*TOPICS, args.topic))):
@@ -246,7 +246,7 @@ def at_most(most: int) -> Callable[[str], int]:
     """argparse type: a whole number from 1 to ``most``."""
 
     def whole(text: str) -> int:
-        value = settings.positive_int(text)
+        value = cli.positive_int(text)
         if value > most:
             raise argparse.ArgumentTypeError(f"{value:,} is too many: at most {most:,}")
         return value
@@ -260,16 +260,16 @@ def thread_counts(text: str) -> list[int]:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = settings.parser(__doc__)
+    parser = cli.parser(__doc__)
     parser.add_argument("--test", choices=TESTS, help="run this one instead of the menu")
     parser.add_argument("--messages", metavar="N", type=at_most(MAX_MESSAGES), help="how many readings to send")
     parser.add_argument(
         "--threads", metavar="T[,T…]", type=thread_counts, help="how many threads; several with commas are a sweep"
     )
     parser.add_argument(
-        "--rate", metavar="R", type=settings.positive_float, help="readings a second, of all threads together"
+        "--rate", metavar="R", type=cli.positive_float, help="readings a second, of all threads together"
     )
-    parser.add_argument("--duration", metavar="S", type=settings.positive_float, help="send at the rate for so long")
+    parser.add_argument("--duration", metavar="S", type=cli.positive_float, help="send at the rate for so long")
     parser.add_argument(
         "--in-flight",
         metavar="N",
@@ -280,17 +280,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--delivery-timeout",
         metavar="S",
-        type=settings.positive_float,
+        type=cli.positive_float,
         default=DELIVERY_TIMEOUT_S,
         help="a reading that is not acknowledged by then has failed",
     )
-    parser.add_argument("--rounds", metavar="N", type=settings.positive_int, default=3, help="of compare")
+    parser.add_argument("--rounds", metavar="N", type=cli.positive_int, default=3, help="of compare")
     parser.add_argument("--dashboard-url", metavar="URL", default=DASHBOARD_URL, help="of end-to-end")
     parser.add_argument("--output", metavar="FILE.json", type=Path, help="write the results here")
     parser.add_argument("--report", metavar="FILE.html", type=Path, help="write a page with charts here")
     parser.add_argument("--compare", metavar="OLD.json", type=Path, help="exit 1 if it has become worse since that run")
     parser.add_argument(
-        "--margin", metavar="PCT", type=settings.positive_float, default=MARGIN_PCT, help="worse by more than so much"
+        "--margin", metavar="PCT", type=cli.positive_float, default=MARGIN_PCT, help="worse by more than so much"
     )
     args = parser.parse_args(argv)
     if args.test is None and (args.messages or args.threads or args.rate or args.duration):
@@ -312,7 +312,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return terminal.exit_status(lambda: run(args, StopSignal().install().event))
+    return cli.exit_status(lambda: run(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

@@ -20,22 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from iot import alerts, settings, terminal
-from iot.alerts import DEFAULT_RULES
-from iot.batches import Report
-from iot.kafka.alert_feed import AlertFeed, Delivered
+from iot import alerts, cli, rules_file, settings, terminal
+from iot.alerts import DEFAULT_RULES, Delivered
+from iot.batches import Identity, Offsets, Report
+from iot.kafka.alert_feed import AlertFeed
 from iot.kafka.connect import require_broker
-from iot.kafka.offsets import Offsets, end_offsets, start_offsets
+from iot.kafka.offsets import end_offsets, start_offsets
 from iot.kafka.topic_guard import TopicGuard
 from iot.kafka.topics import ensure_topics, topic_id
 from iot.processes import StopSignal
-from iot.rejected import RejectedWriter
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, SLIDE_S, WATERMARK_S, WINDOW_S, UserError
 from iot.spark import alerts as spark_alerts
-from iot.spark import checkpoints
+from iot.spark import checkpoints, errors
 from iot.spark import queries as streams
 from iot.spark import session as spark_session
-from iot.spark.checkpoints import Identity, Notes
+from iot.spark.checkpoints import Notes
+from iot.spark.rejected import RejectedWriter
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -181,7 +181,7 @@ def watch(queries: list[StreamingQuery], feed: AlertFeed, board: Board, cure: st
         board.show()
         for query in queries:
             if error := query.exception():
-                raise UserError(f"the {query.name} query died: {spark_session.explain(error, cure=cure)}")
+                raise UserError(f"the {query.name} query died: {errors.explain(error, cure=cure)}")
         if feed.failure:
             raise UserError(f"alerts cannot be shown: {settings.reason(feed.failure)}")
         if (feed.away is None) != (away is None):
@@ -197,8 +197,8 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     Raises:
         UserError: something that the user can cure.
     """
-    kafka = settings.kafka_from(args)
-    args.rules_table = alerts.load_rules(args.rules) if args.rules else DEFAULT_RULES
+    kafka = cli.kafka_from(args)
+    args.rules_table = rules_file.load_rules(args.rules) if args.rules else DEFAULT_RULES
     require_broker(kafka)
     for warning in ensure_topics(kafka, [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]):
         print(f"warning: {warning}", file=sys.stderr)
@@ -231,9 +231,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
                 except UserError:
                     raise
                 except Exception as error:
-                    raise UserError(
-                        f"the queries do not start: {spark_session.explain(error, cure=cure(args))}"
-                    ) from error
+                    raise UserError(f"the queries do not start: {errors.explain(error, cure=cure(args))}") from error
                 try:
                     watch(queries, feed, board, cure(args), stop)
                 finally:
@@ -257,7 +255,7 @@ def interval(text: str) -> str:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = settings.parser(__doc__)
+    parser = cli.parser(__doc__)
     parser.add_argument(
         "--master",
         default=os.environ.get("MASTER") or spark_session.MASTER,
@@ -285,14 +283,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="at most one batch per interval, as Spark writes them",
     )
     parser.add_argument("--by-location", action="store_true", help="windows by sensor type and location")
-    parser.add_argument("--rows", metavar="N", type=settings.positive_int, default=20, help="rows of the table")
+    parser.add_argument("--rows", metavar="N", type=cli.positive_int, default=20, help="rows of the table")
     parser.add_argument("--rules", metavar="FILE", type=Path, help="a TOML file of rules instead of the usual ones")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return terminal.exit_status(lambda: run(args, StopSignal().install().event))
+    return cli.exit_status(lambda: run(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

@@ -22,11 +22,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from iot import cli
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import backlog, harness
 from benchmarks.harness import some_kafka
-from iot import terminal
 from iot.broker.broker import find_free_port
 from iot.processes import spawn
 from iot.settings import Kafka, UserError
@@ -128,7 +129,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return terminal.exit_status(lambda: run(args))
+    return cli.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

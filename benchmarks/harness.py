@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from iot import settings
+from iot import cli
 from iot.broker.broker import Broker, find_free_port
 from iot.kafka.connect import require_broker
 from iot.settings import Kafka
@@ -17,20 +17,18 @@ from iot.settings import Kafka
 
 def parser(doc: str | None, *, kafka: bool = False, messages: int = 0, rounds: int = 0) -> argparse.ArgumentParser:
     """Flags that benchmarks share: the Kafka to use, how many messages are in the topic, how often to measure."""
-    made = argparse.ArgumentParser(description=(doc or "").split("\n\n")[0], formatter_class=settings.HelpFormatter)
+    made = argparse.ArgumentParser(description=(doc or "").split("\n\n")[0], formatter_class=cli.HelpFormatter)
     if kafka:
         made.add_argument(
             "--bootstrap-servers",
-            type=settings.addresses,
+            type=cli.addresses,
             metavar="HOST:PORT",
             help="a Kafka that runs; one is started unless told",
         )
     if messages:
-        made.add_argument("--messages", type=settings.positive_int, default=messages, metavar="N", help="in the topic")
+        made.add_argument("--messages", type=cli.positive_int, default=messages, metavar="N", help="in the topic")
     if rounds:
-        made.add_argument(
-            "--rounds", type=settings.positive_int, default=rounds, metavar="N", help="how often to measure"
-        )
+        made.add_argument("--rounds", type=cli.positive_int, default=rounds, metavar="N", help="how often to measure")
     return made
 
 

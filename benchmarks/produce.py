@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from iot import cli
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import harness
 from benchmarks.harness import in_turns, some_kafka
-from iot import terminal
 from iot.kafka.sender import CLIENTS, DEFAULT_MAX_IN_FLIGHT, Record, Sender, make_sender
 from iot.kafka.topics import ensure_topics
 from iot.sensors.faults import Injector
@@ -131,7 +132,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return terminal.exit_status(lambda: run(args))
+    return cli.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -29,13 +29,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from iot import cli
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import harness
 from benchmarks.harness import some_kafka
-from iot import settings, terminal
 from iot.alerts import DEFAULT_RULES, Alert, encode
-from iot.batches import Context, Latest, Report, Total
+from iot.batches import Context, Identity, Latest, Report, Total
 from iot.broker.broker import find_free_port
 from iot.kafka.sender import make_sender
 from iot.processes import spawn
@@ -44,7 +45,6 @@ from iot.results.model import QueryStatus, Status
 from iot.results.store import Store
 from iot.sensors.pacing import Delays, Schedule
 from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, SLIDE_S, Kafka, UserError
-from iot.spark.checkpoints import Identity
 
 ROOT = Path(__file__).parents[1]
 SENSORS = 50
@@ -340,18 +340,18 @@ def run(args: argparse.Namespace) -> None:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = harness.parser(__doc__)
-    parser.add_argument("--streams", type=settings.positive_int, default=200, metavar="N", help="open event streams")
+    parser.add_argument("--streams", type=cli.positive_int, default=200, metavar="N", help="open event streams")
     parser.add_argument("--deaf", type=int, default=5, metavar="N", help="event streams that nobody reads")
-    parser.add_argument("--rate", type=settings.positive_float, default=100, metavar="R", help="requests a second")
-    parser.add_argument("--alerts", type=settings.positive_float, default=10, metavar="R", help="alerts a second")
+    parser.add_argument("--rate", type=cli.positive_float, default=100, metavar="R", help="requests a second")
+    parser.add_argument("--alerts", type=cli.positive_float, default=10, metavar="R", help="alerts a second")
     parser.add_argument("--burn", type=int, default=1, metavar="N", help="processes that burn CPU beside it")
-    parser.add_argument("--duration", type=settings.positive_float, default=20, metavar="S", help="seconds to measure")
+    parser.add_argument("--duration", type=cli.positive_float, default=20, metavar="S", help="seconds to measure")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return terminal.exit_status(lambda: run(args))
+    return cli.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -29,10 +29,11 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource
 from plotly.offline import get_plotlyjs
 
+from iot import cli
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import harness
-from iot import settings, terminal
 from iot.broker.broker import Broker, find_free_port
 from iot.kafka.connect import kafka_python_config
 from iot.kafka.offsets import end_offsets
@@ -377,15 +378,15 @@ def soak_and_tell(args: argparse.Namespace, stop: threading.Event) -> int:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = harness.parser(__doc__)
-    parser.add_argument("--minutes", type=settings.positive_float, default=MINUTES, help="how long readings flow")
-    parser.add_argument("--rate", type=settings.positive_int, default=RATE_PER_S, help="readings a second")
+    parser.add_argument("--minutes", type=cli.positive_float, default=MINUTES, help="how long readings flow")
+    parser.add_argument("--rate", type=cli.positive_int, default=RATE_PER_S, help="readings a second")
     parser.add_argument("--report", type=Path, metavar="FILE", default=Path("soak.html"), help="the page to write")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return terminal.exit_status(lambda: soak_and_tell(args, StopSignal().install().event))
+    return cli.exit_status(lambda: soak_and_tell(args, StopSignal().install().event))
 
 
 if __name__ == "__main__":

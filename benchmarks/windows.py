@@ -19,15 +19,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from iot import cli
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import backlog, harness
 from benchmarks.harness import some_kafka
-from iot import terminal
-from iot.rejected import RejectedWriter
 from iot.settings import PARTITIONS, REJECTED_TOPIC, Kafka, UserError
 from iot.spark import queries
 from iot.spark import session as spark_session
+from iot.spark.rejected import RejectedWriter
 
 STATE = "spark.sql.streaming.stateStore.providerClass"
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
@@ -134,7 +135,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return terminal.exit_status(lambda: run(args))
+    return cli.exit_status(lambda: run(args))
 
 
 if __name__ == "__main__":

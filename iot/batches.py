@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from iot.settings import LATENESS_S
+from iot.settings import LATENESS_S, UserError
 
 MAX_TYPES = 200
 MAX_LOCATIONS = 1_000
@@ -99,3 +99,24 @@ def forget_oldest(latest: dict[tuple[str, str], Latest], slack: int = 1) -> None
         heard = sorted(latest, key=lambda key: latest[key].heard_ms, reverse=True)
         for key in heard[MAX_SENSORS:]:
             del latest[key]
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """The topic that a checkpoint is about; made anew, a topic of the same name has another id."""
+
+    topic: str
+    topic_id: str
+
+    def require(self, found: Identity, what: str, cure: str) -> None:
+        """Raises ``UserError`` when ``found``, kept in ``what``, is about another topic."""
+        if found == self:
+            return
+        if found.topic != self.topic:
+            why = f"is of topic {found.topic}, not {self.topic}"
+        else:
+            why = f"is of an earlier topic {self.topic}, which was deleted and made again"
+        raise UserError(f"{what} {why}; {cure}")
+
+
+Offsets = dict[int, int]
+"""The next offset to read, or where the topic ends, by partition."""

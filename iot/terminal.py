@@ -6,8 +6,6 @@ occasional plain line.
 
 from __future__ import annotations
 
-import os
-import select
 import sys
 import time
 from collections.abc import Callable
@@ -17,8 +15,6 @@ from typing import TextIO
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
-
-from iot.settings import UserError
 
 REDRAW_S = 0.25
 PLAIN_EVERY_S = 10.0
@@ -90,34 +86,3 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def exit_status(run: Callable[[], int | None]) -> int:
-    """Run a script, and its exit status: 1 with one line for what the user can cure, 130 after Ctrl-C."""
-    try:
-        return run() or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        if not _is_stdout_broken():
-            raise
-        _drop_stdout()
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
-def _is_stdout_broken() -> bool:
-    """Whether nobody reads it any more; a pipe to somewhere else may have broken instead."""
-    try:
-        watched = select.poll()
-        watched.register(sys.stdout.fileno(), 0)
-        return bool(watched.poll(0))
-    except OSError:
-        return False
-
-
-def _drop_stdout() -> None:
-    """Who read the output is gone, and Python must not try to flush the rest at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

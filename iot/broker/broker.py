@@ -25,10 +25,11 @@ from typing import IO
 
 from rich.console import Console
 
-from iot import settings, terminal
+from iot import cli, settings
 from iot.broker.tables import groups_table, topics_table
 from iot.java.class_archives import jvm_flags
-from iot.java.jars import class_path, java_executable, read_lock
+from iot.java.jars import class_path, read_lock
+from iot.java.runtime import java_executable
 from iot.kafka.connect import require_broker
 from iot.kafka.topics import TOPICS, ensure_topics, make_admin, say
 from iot.processes import StopSignal, spawn
@@ -314,12 +315,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--port", type=settings.port_number, default=PORT, help="where it listens, on loopback only")
+    parser.add_argument("--port", type=cli.port_number, default=PORT, help="where it listens, on loopback only")
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", default=settings.DATA_DIR / "broker", help="its data, kept between runs"
     )
     commands = parser.add_subparsers(dest="command", metavar="topics | groups")
-    shared = settings.parser(None, topic=False)
+    shared = cli.parser(None, topic=False)
     for name, about in {"topics": "partitions, offsets and settings", "groups": "members, offsets and lag"}.items():
         commands.add_parser(name, parents=[shared], add_help=False, help=about, description=f"Show {about}.")
     return parser.parse_args(argv)
@@ -372,5 +373,5 @@ def show(command: str, kafka: Kafka) -> int:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.command:
-        return terminal.exit_status(lambda: show(args.command, settings.kafka_from(args)))
-    return terminal.exit_status(lambda: run_broker(args.port, args.data_dir))
+        return cli.exit_status(lambda: show(args.command, cli.kafka_from(args)))
+    return cli.exit_status(lambda: run_broker(args.port, args.data_dir))

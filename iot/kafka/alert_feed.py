@@ -5,28 +5,20 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import msgspec
 from kafka import TopicPartition
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 
-from iot.alerts import Alert
-from iot.kafka.offsets import Offsets, make_reader, partitions_of
+from iot.alerts import Alert, Delivered
+from iot.batches import Offsets
+from iot.kafka.offsets import make_reader, partitions_of
 from iot.settings import ALERTS_TOPIC, Kafka, reason
 
 POLL_WAIT_MS = 500
 RETRY_S = 1.0
 # So many at once need not gather.
 MANY = 1_000
-
-
-class Delivered(NamedTuple):
-    """An alert as it stands in the topic."""
-
-    alert: Alert
-    raised_ms: int
-    """Kafka's timestamp of it."""
 
 
 OnAlerts = Callable[[list[Delivered], Offsets], None]

@@ -7,14 +7,12 @@ from contextlib import suppress
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from iot.batches import Offsets
 from iot.kafka.connect import kafka_python_config, quiet_kafka_python
 from iot.settings import Kafka, UserError, reason
 
 TIMEOUT_MS = 4_000
 CLOSE_MS = 2_000
-
-Offsets = dict[int, int]
-"""The next offset to read, or where the topic ends, by partition."""
 
 
 def make_reader(kafka: Kafka) -> KafkaConsumer:

@@ -8,9 +8,9 @@ from typing import Any
 
 from kafka.errors import KafkaError
 
+from iot.batches import Identity
 from iot.kafka.topics import make_admin, say
 from iot.settings import Kafka, UserError
-from iot.spark.checkpoints import Identity
 
 
 class TopicReplaced(UserError):  # noqa: N818  # it stays so

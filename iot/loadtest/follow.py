@@ -22,9 +22,9 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from iot import alerts
-from iot.kafka.alert_feed import Delivered
+from iot.alerts import Delivered
+from iot.batches import Offsets
 from iot.kafka.connect import confluent_config
-from iot.kafka.offsets import Offsets
 from iot.loadtest.latency import Latencies
 from iot.loadtest.results import Stage
 from iot.readings import Rejected, decode, format_timestamp

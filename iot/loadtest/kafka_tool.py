@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from iot.java.jars import class_path, java_executable, read_lock
+from iot.java.jars import class_path, read_lock
+from iot.java.runtime import java_executable
 from iot.loadtest.latency import Milliseconds
 from iot.loadtest.results import Result
 from iot.loadtest.usage import Usage

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from iot.results.model import STARTING
-from iot.spark.session import explain
+from iot.spark.errors import explain
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0

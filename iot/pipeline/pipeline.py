@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from iot.alerts import Rules
-from iot.batches import Report
-from iot.kafka.alert_feed import AlertFeed, Delivered
-from iot.kafka.offsets import EndOffsets, Offsets, end_offsets
+from iot.alerts import Delivered, Rules
+from iot.batches import Identity, Offsets, Report
+from iot.kafka.alert_feed import AlertFeed
+from iot.kafka.offsets import EndOffsets, end_offsets
 from iot.kafka.topic_guard import TopicGuard, TopicReplaced
 from iot.pipeline.job import Job
-from iot.rejected import RejectedWriter
 from iot.results.model import STARTING
 from iot.results.store import QueryStatus, Status, Store, StoreUnavailable
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError, reason
 from iot.spark import alerts as spark_alerts
 from iot.spark import queries as streams
-from iot.spark.checkpoints import Identity, contexts_after
+from iot.spark.checkpoints import contexts_after
+from iot.spark.rejected import RejectedWriter
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from iot.kafka.offsets import Offsets
+from iot.batches import Identity, Offsets
 from iot.results.store import Store
-from iot.spark.checkpoints import Identity, Notes, read_notes, start_afresh, write_notes
+from iot.spark.checkpoints import Notes, read_notes, start_afresh, write_notes
 
 
 def agree(

@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, insert, inspect, select, update
 
 from iot.alerts import Alert, Rules
-from iot.batches import Context, Report
+from iot.batches import Context, Identity, Report
 from iot.readings import Rejected, parse_timestamp
 from iot.results import retention, timeline
 from iot.results.database import Database, StoreUnavailable, upsert
@@ -25,13 +25,12 @@ from iot.results.queries import RATE_S, read_alerts, read_notes, read_state, rea
 from iot.results.tables import SCHEMA_VERSION, alerts, metadata, notes, results
 from iot.results.writes import merge_latest, merge_totals, merge_windows
 from iot.settings import UserError
-from iot.spark.checkpoints import Identity
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from iot.kafka.alert_feed import Delivered
-    from iot.kafka.offsets import Offsets
+    from iot.alerts import Delivered
+    from iot.batches import Offsets
 
 DATABASE_URL = "sqlite:////tmp/dashboard-results.db"
 LOCK_WAIT_S = 5.0

@@ -9,30 +9,13 @@ from typing import IO
 
 import msgspec
 
-from iot.batches import Context, Report
+from iot.batches import Context, Identity, Report
 from iot.settings import UserError, reason
 
 CHECKPOINT_ROOT = Path("/tmp")
 NOTES = "iot-notes.json"
 # After a power cut Spark may have to do more than its last batch again.
 KEPT_CONTEXTS = 8
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """The topic that a checkpoint is about; made anew, a topic of the same name has another id."""
-
-    topic: str
-    topic_id: str
-
-    def require(self, found: Identity, what: str, cure: str) -> None:
-        """Raises ``UserError`` when ``found``, kept in ``what``, is about another topic."""
-        if found == self:
-            return
-        if found.topic != self.topic:
-            why = f"is of topic {found.topic}, not {self.topic}"
-        else:
-            why = f"is of an earlier topic {self.topic}, which was deleted and made again"
-        raise UserError(f"{what} {why}; {cure}")
 
 
 class Notes(msgspec.Struct):

@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow as pa
 
-from iot.batches import Context, Report, decode_report
-from iot.kafka.offsets import Offsets
-from iot.rejected import RejectedWriter
+from iot.batches import Context, Offsets, Report, decode_report
 from iot.settings import LATENESS_S, PARTITIONS, SLIDE_S, WINDOW_S, Kafka
 from iot.spark import fold, lateness
+from iot.spark.rejected import RejectedWriter
 from iot.spark.session import slots
 
 if TYPE_CHECKING:

@@ -17,9 +17,6 @@ import pyarrow.compute  # noqa: F401
 import pyspark.worker  # noqa: F401
 from pyspark.daemon import manager
 
-import iot.rejected
-import iot.spark.queries  # noqa: F401
-
 if __name__ == "__main__":
     gc.collect()
     gc.freeze()

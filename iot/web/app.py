@@ -23,7 +23,7 @@ import msgspec
 from flask import Blueprint, Flask, Response, current_app, render_template, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from iot import settings, terminal
+from iot import cli, settings
 from iot.kafka.alert_feed import AlertFeed
 from iot.processes import StopSignal
 from iot.results.store import DATABASE_URL, Store
@@ -235,7 +235,7 @@ def serve(args: argparse.Namespace, stop: threading.Event) -> None:
         UserError: something that the user can cure.
     """
     require_token(args.host, args.token, args.insecure)
-    kafka = settings.kafka_from(args)
+    kafka = cli.kafka_from(args)
     with ExitStack() as stack:
         store = Store(args.database_url)
         stack.callback(store.close)
@@ -290,7 +290,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the web server that iot_streaming_app.py has too."""
     group = parser.add_argument_group("results and the page")
     group.add_argument("--host", default=HOST, help="the address to listen at; 0.0.0.0: reachable from other machines")
-    group.add_argument("--port", type=settings.port_number, default=PORT, help="the port to listen at")
+    group.add_argument("--port", type=cli.port_number, default=PORT, help="the port to listen at")
     # As the defaults of the flags themselves, --help would show them.
     parser.set_defaults(
         token=os.environ.get("IOT_TOKEN") or None, database_url=os.environ.get("IOT_DATABASE_URL") or DATABASE_URL
@@ -310,7 +310,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = settings.parser(__doc__)
+    parser = cli.parser(__doc__)
     add_arguments(parser)
     parser.add_argument("--told-by-stdin", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -318,4 +318,4 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return terminal.exit_status(lambda: serve(args, StopSignal().install().event))
+    return cli.exit_status(lambda: serve(args, StopSignal().install().event))

@@ -19,9 +19,8 @@ from queue import Empty, SimpleQueue
 
 import msgspec
 
-from iot.alerts import Alert
-from iot.kafka.alert_feed import Delivered
-from iot.kafka.offsets import Offsets
+from iot.alerts import Alert, Delivered
+from iot.batches import Offsets
 
 MAX_STREAMS = 400
 MAX_WAITING_BYTES = 1024 * 1024

@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from iot.alerts import DEFAULT_RULES
+from iot.alerts import DEFAULT_RULES, Delivered
 from iot.broker.broker import Broker, find_free_port
-from iot.kafka.alert_feed import Delivered
 from iot.results.model import QueryStatus, Status
 from iot.results.store import Store
 from iot.web import app

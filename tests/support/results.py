@@ -16,13 +16,11 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import create_engine, make_url
 
-from iot.alerts import Alert
-from iot.batches import Latest, Report, Total
-from iot.kafka.alert_feed import Delivered
+from iot.alerts import Alert, Delivered
+from iot.batches import Identity, Latest, Report, Total
 from iot.readings import format_timestamp
 from iot.results.store import Store
 from iot.results.tables import metadata
-from iot.spark.checkpoints import Identity
 
 NOW_S = 1_795_561_380
 HOUR_S = 3_600

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from iot.batches import Report
+from iot.batches import Identity, Report
 from iot.kafka import offsets
 from iot.settings import Kafka
 from iot.spark import checkpoints, queries
 from iot.spark import session as spark
-from iot.spark.checkpoints import Identity, Notes
+from iot.spark.checkpoints import Notes
 
 
 def main(bootstrap_servers: str, topic: str, checkpoint: str, results: str) -> None:

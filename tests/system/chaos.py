@@ -29,8 +29,9 @@ import pytest
 from kafka.errors import KafkaError
 
 from iot.broker.broker import find_free_port
+from iot.cli import positive_float, positive_int
 from iot.processes import spawn
-from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, Kafka, positive_float, positive_int
+from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, Kafka
 from tests.support import oracle
 from tests.system.test_app import ROOT, App, alerts_of
 

@@ -18,11 +18,12 @@ from iot import rejected
 from iot.batches import MAX_LOCATIONS, MAX_SENSORS, MAX_TYPES, OTHER, Context
 from iot.broker.broker import Broker
 from iot.readings import Message, decode, encode, format_timestamp
-from iot.rejected import RejectedMessage, RejectedWriter
+from iot.rejected import RejectedMessage
 from iot.results.model import Status
 from iot.results.store import Store
 from iot.settings import REJECTED_TOPIC
 from iot.spark import fold
+from iot.spark.rejected import RejectedWriter
 from iot.web.figures import metrics
 from tests.integration.spark.test_queries import Results, windows_of, write
 from tests.support import hostile, oracle

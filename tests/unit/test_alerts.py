@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from iot.alerts import DEFAULT_RULES, Alert, Rule, alert_id, broken_bound, encode, line, load_rules, make_alert
+from iot.alerts import DEFAULT_RULES, Alert, Rule, alert_id, broken_bound, encode, line, make_alert
 from iot.readings import Message, decode
 from iot.readings import encode as encode_reading
+from iot.rules_file import load_rules
 from iot.settings import UserError
 
 TIMESTAMP = "2026-11-24T02:15:07.123456+00:00"

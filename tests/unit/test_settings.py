@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from iot import settings
-from iot.settings import Kafka, UserError, kafka_from, parser, read_properties, reason
+from iot import cli
+from iot.cli import kafka_from, parser
+from iot.properties_file import read_properties
+from iot.settings import Kafka, UserError, reason
 
 
 def test_shared_flags_unless_told(monkeypatch):
@@ -58,10 +60,10 @@ def test_bad_servers_in_the_environment_exit_2(monkeypatch, refuses):
 @pytest.mark.parametrize(
     ("kind", "good", "wrong"),
     [
-        (settings.positive_int, {"1": 1, "007": 7}, ["0", "-1", "1.5", "x", ""]),
-        (settings.positive_float, {"0.5": 0.5, "1e3": 1000.0}, ["0", "-1", "nan", "inf", "x"]),
-        (settings.ratio, {"0": 0.0, "1": 1.0, "0.25": 0.25}, ["-0.1", "1.1", "nan", "x"]),
-        (settings.port_number, {"1": 1, "65535": 65535}, ["0", "65536", "x"]),
+        (cli.positive_int, {"1": 1, "007": 7}, ["0", "-1", "1.5", "x", ""]),
+        (cli.positive_float, {"0.5": 0.5, "1e3": 1000.0}, ["0", "-1", "nan", "inf", "x"]),
+        (cli.ratio, {"0": 0.0, "1": 1.0, "0.25": 0.25}, ["-0.1", "1.1", "nan", "x"]),
+        (cli.port_number, {"1": 1, "65535": 65535}, ["0", "65536", "x"]),
     ],
 )
 def test_numbers(kind, good, wrong):

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from iot.cli import exit_status
 from iot.settings import UserError
-from iot.terminal import REDRAW_S, StatusLine, exit_status, printable
+from iot.terminal import REDRAW_S, StatusLine, printable
 
 
 class Clock:
@@ -104,7 +105,7 @@ def test_how_a_script_ends(capsys):
 def test_only_a_broken_standard_output_is_passed_over():
     with pytest.raises(BrokenPipeError):
         exit_status(lambda: raising(BrokenPipeError()))
-    code = "from iot.terminal import exit_status; raise SystemExit(exit_status(lambda: print('x' * 1_000_000)))"
+    code = "from iot.cli import exit_status; raise SystemExit(exit_status(lambda: print('x' * 1_000_000)))"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stderr

@@ -12,7 +12,7 @@ import pyspark
 import pytest
 
 from iot.java import flags
-from iot.java.jars import java_executable
+from iot.java.runtime import java_executable
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux only")
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
-from iot.alerts import encode
+from iot.alerts import Delivered, encode
 from iot.broker.broker import Broker
-from iot.kafka.alert_feed import AlertFeed, Delivered
+from iot.kafka.alert_feed import AlertFeed
 from iot.kafka.sender import make_sender
 from iot.kafka.topics import ensure_topics
 from tests.support.results import an_alert

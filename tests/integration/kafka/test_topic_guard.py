@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from kafka.errors import KafkaTimeoutError
 
+from iot.batches import Identity
 from iot.kafka import topic_guard
 from iot.kafka.topic_guard import TopicGuard, TopicReplaced
 from iot.kafka.topics import ensure_topics, make_admin, topic_id
 from iot.settings import Kafka, UserError
-from iot.spark.checkpoints import Identity
 
 
 @pytest.mark.integration

@@ -26,9 +26,9 @@ from iot.kafka.offsets import start_offsets
 from iot.kafka.sender import Record, make_sender
 from iot.kafka.topics import ensure_topics
 from iot.readings import Message, encode, format_timestamp
-from iot.rejected import RejectedWriter
 from iot.settings import Kafka
 from iot.spark import queries
+from iot.spark.rejected import RejectedWriter
 from tests.support import oracle
 from tests.support.oracle import Window
 from tests.unit.test_readings import CASES, bytes_of

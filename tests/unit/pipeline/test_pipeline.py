@@ -8,13 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from iot.batches import Identity
 from iot.pipeline.job import Job
 from iot.pipeline.pipeline import Processing
 from iot.pipeline.resume import afresh, agree
 from iot.results.store import Store
 from iot.settings import UserError
-from iot.spark.checkpoints import Identity, Notes, read_notes, write_notes
-from iot.spark.session import explain
+from iot.spark.checkpoints import Notes, read_notes, write_notes
+from iot.spark.errors import explain
 
 OURS = Identity("iot-sensors", "topic-id")
 EARLIER = Identity("iot-sensors", "earlier-id")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from iot.batches import Context, Report
+from iot.batches import Context, Identity, Report
 from iot.settings import UserError
 from iot.spark import checkpoints
-from iot.spark.checkpoints import KEPT_CONTEXTS, Identity, Notes, contexts_after, hold, read_notes, write_notes
+from iot.spark.checkpoints import KEPT_CONTEXTS, Notes, contexts_after, hold, read_notes, write_notes
 
 OURS = Identity("iot-sensors", "topic-id")
 

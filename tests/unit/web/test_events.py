@@ -6,8 +6,7 @@ import socket
 
 import pytest
 
-from iot.alerts import Alert, encode
-from iot.kafka.alert_feed import Delivered
+from iot.alerts import Alert, Delivered, encode
 from iot.web import events as push
 from iot.web.events import EventStreams
 

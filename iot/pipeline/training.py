@@ -1,0 +1,93 @@
+"""The training run for class archives: runs broker and queries once, so that Java can archive the classes they load.
+
+``python -m iot.pipeline.training`` makes the archives that are missing; see ``iot.java.class_archives``.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from iot.java import class_archives
+from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, UserError, reason
+
+READINGS, BATCHES = 3_000, 4
+LIVE_S = 6.0
+
+
+def run_both(work: Path) -> None:
+    """A broker, and Spark's queries on some readings: all that a usual run loads."""
+    from iot.alerts import DEFAULT_RULES
+    from iot.batches import Report
+    from iot.broker.broker import Broker, find_free_port
+    from iot.kafka.offsets import start_offsets
+    from iot.kafka.sender import make_sender
+    from iot.sensors.fleet import Fleet
+    from iot.spark import alerts as spark_alerts
+    from iot.spark import queries
+    from iot.spark import session as spark_session
+    from iot.spark.rejected import RejectedWriter
+
+    with Broker(find_free_port(), work / "broker") as broker:
+        sender = make_sender("confluent-kafka", broker.kafka, READINGS_TOPIC)
+        fleet, kept = Fleet(100, 1, "classes"), threading.Event()
+
+        def send() -> None:
+            now_us = time.time_ns() // 1000
+            sender.send(fleet.records(now_us + np.arange(READINGS)), threading.Event())
+            sender.send([{"key": b"x", "value": b"no reading"}], threading.Event())
+            sender.flush(30)
+
+        send()
+        spark = spark_session.start("class-data", spark_session.MASTER)
+        try:
+            start = start_offsets(broker.kafka, READINGS_TOPIC, "earliest")
+
+            def keep(_: int, __: object, report: Report) -> None:
+                kept.set()
+
+            windows = queries.start_windows(
+                spark,
+                queries.read_topic(spark, broker.kafka, READINGS_TOPIC, start),
+                str(work / "windows"),
+                keep,
+                {},
+                {"processingTime": "200 milliseconds"},
+                RejectedWriter(broker.kafka, REJECTED_TOPIC, READINGS_TOPIC),
+                sensors=True,
+            )
+            topic = queries.read_topic(spark, broker.kafka, READINGS_TOPIC, start)
+            raised = spark_alerts.alerts(topic, DEFAULT_RULES)
+            trigger = queries.alerts_trigger(spark, {"processingTime": "200 milliseconds"})
+            alerts = queries.start_alerts(raised, broker.kafka, ALERTS_TOPIC, str(work / "alerts"), trigger)
+            kept.wait(60)
+            # Batches that follow soon are interpreted, from the third on.
+            for _ in range(BATCHES):
+                kept.clear()
+                send()
+                kept.wait(60)
+            time.sleep(LIVE_S)
+            for query in (windows, alerts):
+                query.stop()
+            sender.close()
+        finally:
+            spark_session.end(spark)
+
+
+def main() -> int:
+    try:
+        class_archives.prepare(run_both)
+    except (UserError, OSError) as error:
+        # Nothing depends on it.
+        print(f"Kafka and Spark will start slower: {reason(error)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
