@@ -1,4 +1,4 @@
-"""The command line: flags that several scripts share, argument types, and the exit status."""
+"""The command line: the flags that scripts share, argument types, and the exit status."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from iot.properties_file import read_properties
@@ -16,18 +16,21 @@ from iot.settings import BOOTSTRAP_SERVERS, READINGS_TOPIC, Kafka, UserError
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the default of each flag that has one."""
+    """Ends the help of each flag in ``(default: X)``, unless there is no default or the help text names it itself."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default not in (None, False) else action.help
+        has_none = action.default is None or action.default is False or action.default == ""
+        if has_none or "(default: " in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def parser(description: str | None, topic: bool = True) -> argparse.ArgumentParser:
-    """An argument parser with the flags that every script shares.
+    """Return an argument parser with the Kafka flags.
 
     Args:
-        description: a module docstring; the first paragraph is what ``--help`` opens with.
-        topic: whether the script reads or writes the topic of readings.
+        description: a module docstring. ``--help`` opens with its first paragraph.
+        topic: whether to add ``--topic``, for scripts that read or write the readings topic.
     """
     made = argparse.ArgumentParser(
         description=(description or "").split("\n\n")[0].replace("\n", " "),
@@ -40,26 +43,63 @@ def parser(description: str | None, topic: bool = True) -> argparse.ArgumentPars
         metavar="HOST:PORT[,…]",
         type=addresses,
         default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or BOOTSTRAP_SERVERS,
-        help="brokers to start from; also from KAFKA_BOOTSTRAP_SERVERS",
+        help="Kafka brokers to connect to first; KAFKA_BOOTSTRAP_SERVERS sets it too",
     )
     group.add_argument(
         "--kafka-config",
         metavar="FILE",
         type=Path,
-        help="a Kafka client properties file: SASL, TLS with PEM stores",
+        help="Kafka client properties file, for SASL and for TLS with PEM stores (default: no security)",
     )
     if topic:
-        group.add_argument("--topic", type=topic_name, default=READINGS_TOPIC, help="the topic of readings")
+        group.add_argument("--topic", type=topic_name, default=READINGS_TOPIC, help="topic of the readings")
     return made
 
 
 def kafka_from(args: argparse.Namespace) -> Kafka:
-    """The Kafka that the shared flags name.
+    """Return the address and client properties that the Kafka flags give.
 
     Raises:
         UserError: the properties file cannot be read.
     """
     return Kafka(args.bootstrap_servers, read_properties(args.kafka_config) if args.kafka_config else {})
+
+
+def add_rules_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--rules``, a path or None, as ``rules_file.load_rules`` takes it."""
+    parser.add_argument(
+        "--rules", metavar="FILE", type=Path, help="TOML file of alert rules (default: the built-in rules)"
+    )
+
+
+def add_spark_arguments(
+    parser: argparse.ArgumentParser, *, master: str, checkpoint_dir: Path, checkpoints: Sequence[str]
+) -> None:
+    """Add ``--master``, ``--checkpoint-dir`` and ``--starting-offsets``.
+
+    Args:
+        master: the default Spark master. The environment variable MASTER overrides it.
+        checkpoint_dir: the default folder.
+        checkpoints: the names of the script's checkpoints in that folder.
+    """
+    parser.add_argument(
+        "--master",
+        default=os.environ.get("MASTER") or master,
+        help="Spark master, such as local[4] or spark://host:7077; MASTER sets it too",
+    )
+    parser.add_argument(
+        "--checkpoint-dir",
+        metavar="DIR",
+        type=Path,
+        default=checkpoint_dir,
+        help=f"folder for {' and '.join(checkpoints)}; on a cluster, all machines must share it",
+    )
+    parser.add_argument(
+        "--starting-offsets",
+        choices=("earliest", "latest"),
+        default="latest",
+        help="where to start reading when there is no checkpoint",
+    )
 
 
 def positive_int(text: str) -> int:
@@ -82,22 +122,6 @@ def port_number(text: str) -> int:
     return int(_number(int, text, 1, 65_535, "a port from 1 to 65535"))
 
 
-def addresses(text: str) -> str:
-    """argparse type: one or more of host:port, with commas between them."""
-    for address in text.replace(" ", "").split(","):
-        host, _, port = address.rpartition(":")
-        if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65_536:
-            raise argparse.ArgumentTypeError(f"{address!r} is not host:port, for example {BOOTSTRAP_SERVERS}")
-    return text.replace(" ", "")
-
-
-def topic_name(text: str) -> str:
-    """argparse type: a name that Kafka allows for a topic."""
-    if not re.fullmatch("[a-zA-Z0-9._-]{1,249}", text) or text in (".", ".."):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a topic's name: 1 to 249 letters, digits, '.', '_' or '-'")
-    return text
-
-
 def _number(kind: type[int] | type[float], text: str, least: float, most: float, expected: str) -> float:
     try:
         value = kind(text)
@@ -108,8 +132,27 @@ def _number(kind: type[int] | type[float], text: str, least: float, most: float,
     return value
 
 
+def addresses(text: str) -> str:
+    """argparse type: one or more host:port addresses, separated by commas."""
+    for address in text.replace(" ", "").split(","):
+        host, _, port = address.rpartition(":")
+        if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65_536:
+            raise argparse.ArgumentTypeError(f"{address!r} is not host:port, for example {BOOTSTRAP_SERVERS}")
+    return text.replace(" ", "")
+
+
+def topic_name(text: str) -> str:
+    """argparse type: a topic name that Kafka accepts."""
+    if not re.fullmatch("[a-zA-Z0-9._-]{1,249}", text) or text in (".", ".."):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a topic name: use 1 to 249 letters, digits, '.', '_' or '-'")
+    return text
+
+
 def exit_status(run: Callable[[], int | None]) -> int:
-    """Run a script, and its exit status: 1 with one line for what the user can cure, 130 after Ctrl-C."""
+    """Run a script and return its exit status.
+
+    ``run`` returns the status, or None for 0. A ``UserError`` is printed as one line and gives 1, Ctrl-C gives 130.
+    """
     try:
         return run() or 0
     except UserError as error:
@@ -125,7 +168,7 @@ def exit_status(run: Callable[[], int | None]) -> int:
 
 
 def _is_stdout_broken() -> bool:
-    """Whether nobody reads it any more; a pipe to somewhere else may have broken instead."""
+    """Whether the reader of the standard output has left. Otherwise another pipe broke."""
     try:
         watched = select.poll()
         watched.register(sys.stdout.fileno(), 0)
@@ -135,5 +178,5 @@ def _is_stdout_broken() -> bool:
 
 
 def _drop_stdout() -> None:
-    """Who read the output is gone, and Python must not try to flush the rest at exit."""
+    """Send the rest of the output to nowhere, so that Python's flush at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

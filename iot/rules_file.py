@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from iot.alerts import Rule
+from iot.alerts import DEFAULT_RULES, Rule, Rules
 from iot.readings import CONVERSIONS, MAX_STRING
 from iot.settings import UserError, reason
 
@@ -18,12 +18,16 @@ else:
     import tomli as tomllib
 
 
-def load_rules(path: Path) -> dict[tuple[str, str], Rule]:
+def load_rules(path: Path | None) -> Rules:
     """Read a TOML file of ``[[rule]]`` tables: ``sensor_type``, ``unit``, and ``min``, ``max`` or both.
 
+    None gives the built-in rules.
+
     Raises:
-        UserError: the file cannot be read or breaks a rule of this format; names file, line, key and what is expected.
+        UserError: the file cannot be read or is wrong. The text names the file, the line, the key and what is expected.
     """
+    if path is None:
+        return DEFAULT_RULES
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Addresses, topics, windows and the flags that every script shares."""
+"""What every module shares: addresses, topics, windows and folders, and the error that users read."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ DATA_DIR = Path(os.environ.get("IOT_DATA_DIR") or platformdirs.user_data_dir("io
 
 
 class UserError(Exception):
-    """Something that the user can cure; its text is one line that names the thing and the cure."""
+    """An error that the user can fix. Its text is one line: what failed, on what, and how to fix it."""
 
 
 @dataclass(frozen=True)
 class Kafka:
-    """Where Kafka is and how to reach it: bootstrap servers and client properties as Kafka's own tools take them."""
+    """How to reach Kafka: ``host:port`` addresses with commas between them, and Kafka's own client properties."""
 
     bootstrap_servers: str = BOOTSTRAP_SERVERS
     properties: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 def reason(error: BaseException) -> str:
-    """An error's own words on one line; its class name where it has none."""
+    """Return an error's message on one line, or its class name if it has no message."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from iot.cli import exit_status
-from iot.settings import UserError
 from iot.terminal import REDRAW_S, StatusLine, printable
 
 
@@ -87,28 +85,3 @@ def test_a_terminal_in_another_encoding_gets_escapes():
 )
 def test_printable(text, shown):
     assert printable(text) == shown
-
-
-def raising(error: BaseException) -> int:
-    raise error
-
-
-def test_how_a_script_ends(capsys):
-    assert exit_status(lambda: None) == 0
-    assert exit_status(lambda: 3) == 3
-    assert exit_status(lambda: raising(KeyboardInterrupt())) == 130
-    assert capsys.readouterr().err == ""
-    assert exit_status(lambda: raising(UserError("no broker: start one"))) == 1
-    assert capsys.readouterr().err == "error: no broker: start one\n"
-
-
-def test_only_a_broken_standard_output_is_passed_over():
-    with pytest.raises(BrokenPipeError):
-        exit_status(lambda: raising(BrokenPipeError()))
-    code = "from iot.cli import exit_status; raise SystemExit(exit_status(lambda: print('x' * 1_000_000)))"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout
-        assert process.stderr
-        process.stdout.close()
-        assert process.wait(30) == 1
-        assert process.stderr.read() == b""
