@@ -1,14 +1,15 @@
-"""How fast the consumer reads with kafka-python, beside a bare poll loop of the same client.
+"""Compare the consumer's reading speed with a bare poll loop of the same client, kafka-python.
 
-Ours is the consumer's own loop: verdicts, alerts, statistics, lag and commits, its lines written to nowhere. The bare
-loop polls the same topic with the same settings and looks at nothing. Both take turns, each as a group of its own that
-reads from the beginning; what counts is the ratio of the medians.
+"ours" is the consumer's own loop: it validates, checks rules, keeps statistics, measures lag and commits, and its
+output is discarded. The bare loop polls the same topic with the same settings and ignores the records. Both run in
+turns, each time in a new group that reads from the beginning. The result is the ratio of the medians.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import threading
 import time
@@ -19,86 +20,87 @@ from typing import Any
 
 import numpy as np
 
-from iot import cli
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import harness
 from benchmarks.harness import in_turns, some_kafka
+from iot import cli
 from iot.alerts import DEFAULT_RULES
+from iot.kafka.consumer_group import MAX_POLL_RECORDS, POLL_WAIT_MS, GroupMember, make_consumer
+from iot.kafka.lag import LagMonitor
 from iot.kafka.sender import make_sender
 from iot.kafka.topics import ensure_topics
 from iot.sensors.fleet import Fleet
 from iot.settings import Kafka, UserError
-from iot.statistics import Tally
+from iot.statistics import Statistics
 from iot.terminal import StatusLine
-from iot_consumer import MAX_POLL_RECORDS, POLL_WAIT_MS, Group, Watch, consume, make_consumer
+from iot_consumer import Consumer, consume
 
 SENSORS = 50
 MESSAGES = 40_000
-APART_US = 500
-SEND_S = 60.0
+# The interval between simulated readings, as at 2,000 a second.
+INTERVAL_US = 500
+# How long to wait for the acknowledgements.
+SEND_TIMEOUT_S = 60.0
 
 
 def fill(kafka: Kafka, topic: str) -> None:
-    """Send the simulator's readings."""
+    """Create the topic and send simulated readings to it."""
     ensure_topics(kafka, [topic])
-    moments_us = time.time_ns() // 1000 - np.arange(MESSAGES, 0, -1) * APART_US
+    moments_us = time.time_ns() // 1000 - np.arange(MESSAGES, 0, -1) * INTERVAL_US
     sender = make_sender("confluent-kafka", kafka, topic)
     sender.send(Fleet(SENSORS, 1, "benchmark").records(moments_us), threading.Event())
-    left = sender.flush(SEND_S)
+    left = sender.flush(SEND_TIMEOUT_S)
     sender.close()
     if left:
-        raise UserError(f"{left:,} of {MESSAGES:,} readings were not acknowledged within {SEND_S:.0f} s")
+        raise UserError(f"{left:,} of {MESSAGES:,} readings were not acknowledged within {SEND_TIMEOUT_S:.0f} s")
 
 
-class Member:
-    """A consumer in a group of its own that reads from the beginning, and when it got its first records."""
+class TimedMember:
+    """A member of a new group that reads from the beginning, timed from its first records on."""
 
     def __init__(self, kafka: Kafka, topic: str) -> None:
         self.consumer = make_consumer(kafka, f"benchmark-{uuid.uuid4().hex[:8]}")
-        self.group = Group(self.consumer, topic, from_beginning=True)
-        self.watch = Watch(self.consumer, kafka.bootstrap_servers, topic)
+        self.member = GroupMember(self.consumer, topic, from_beginning=True)
+        self.lag = LagMonitor(self.consumer, kafka.bootstrap_servers, topic)
         self._poll = self.consumer.poll
         self._begun_s = math.inf
         self._first = 0
-        self.consumer.poll = self._poll_and_note
+        self.consumer.poll = self._poll_until_first
+        self.member.join()
 
-    def _poll_and_note(self, *args: Any, **options: Any) -> Any:
+    def _poll_until_first(self, *args: Any, **options: Any) -> Any:
         batches = self._poll(*args, **options)
         if batches:
-            # From here on, poll is the client's own.
+            # Later polls go straight to the client.
             self.consumer.poll = self._poll
             self._begun_s = time.perf_counter()
             self._first = sum(map(len, batches.values()))
         return batches
 
     def rate(self) -> float:
-        """Messages a second after the first poll that gave any; closes the consumer."""
+        """Return messages per second after the first poll with records, and leave the group."""
         took_s = time.perf_counter() - self._begun_s
-        self.group.closing = True
-        self.consumer.close(autocommit=False)
+        self.member.close()
         return (MESSAGES - self._first) / took_s
 
 
 def ours(kafka: Kafka, topic: str) -> float:
-    """Messages a second of the consumer's loop."""
-    member = Member(kafka, topic)
-    member.group.join()
-    with open("/dev/null", "w", encoding="utf-8") as nowhere, StatusLine(nowhere) as status:
-        tally = Tally(time.monotonic())
-        consume(member.consumer, member.group, member.watch, DEFAULT_RULES, MESSAGES, tally, status, threading.Event())
-    return member.rate()
+    """Return messages per second of the consumer's loop."""
+    timed = TimedMember(kafka, topic)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, StatusLine(nowhere) as status:
+        statistics = Statistics(time.monotonic())
+        consume(Consumer(timed.member, timed.lag, DEFAULT_RULES, statistics, status), MESSAGES, threading.Event())
+    return timed.rate()
 
 
 def bare(kafka: Kafka, topic: str) -> float:
-    """Messages a second of a loop that only polls."""
-    member = Member(kafka, topic)
-    member.group.join()
+    """Return messages per second of a loop that only polls."""
+    timed = TimedMember(kafka, topic)
     seen = 0
     while seen < MESSAGES:
-        seen += sum(map(len, member.consumer.poll(POLL_WAIT_MS, max_records=MAX_POLL_RECORDS).values()))
-    return member.rate()
+        seen += sum(map(len, timed.consumer.poll(POLL_WAIT_MS, max_records=MAX_POLL_RECORDS).values()))
+    return timed.rate()
 
 
 def run(args: argparse.Namespace) -> None:
@@ -111,8 +113,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = harness.parser(__doc__, kafka=True, rounds=7)
-    return parser.parse_args(argv)
+    return harness.parser(__doc__, kafka=True, rounds=7).parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

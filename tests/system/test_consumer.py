@@ -1,4 +1,4 @@
-"""The consumer: what it judges and prints, and how it behaves in its group and when Kafka or itself is killed."""
+"""The consumer as a process: alerts and summary, its group, and what happens when Kafka or the consumer is killed."""
 
 from __future__ import annotations
 
@@ -7,33 +7,21 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import IO
-from unittest.mock import Mock
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.coordinator.base import MemberState
 
-import iot_consumer
-from iot.alerts import DEFAULT_RULES
 from iot.broker.broker import Broker, find_free_port
-from iot.readings import Message, encode
-from iot.settings import UserError
-from iot.statistics import Stats, Tally
-from iot_consumer import Group, lag_text, parse_args, process
+from tests.support.readings import temperature
 
-integration = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
-TIMESTAMP = "2026-11-24T02:15:07.123456+00:00"
-KAFKA_MS = 1_795_486_507_123
 
-# What the rules say about tests/data/known_readings.jsonl, worked out by hand: 50 °F are 10 °C, 95 °F are 35 °C.
+# The alerts for tests/data/known_readings.jsonl, worked out by hand: 50 °F are 10 °C, 95 °F are 35 °C.
 KNOWN_READINGS = (ROOT / "tests/data/known_readings.jsonl").read_bytes().splitlines()
 KNOWN_ALERTS = [
     "LOW_TEMPERATURE t-low 14.999999999999998 celsius < 15.0",
@@ -54,100 +42,8 @@ KNOWN_ALERTS = [
 ]
 
 
-def temperature(value: float, sensor_id: str = "sensor_0") -> bytes:
-    return encode(Message(sensor_id, "temperature", value, TIMESTAMP))
-
-
-# Without a broker ----------------------------------------------------------------------------------------------------
-
-
-def records(values: Iterable[bytes | None]) -> list[SimpleNamespace]:
-    return [
-        SimpleNamespace(topic="t", partition=1, offset=offset, timestamp=KAFKA_MS, value=value)
-        for offset, value in enumerate(values, start=7)
-    ]
-
-
-def test_process_prints_and_counts():
-    tally = Tally(0.0)
-    late = encode(Message("sensor_1", "light", 380.0, "2020-01-01T00:00:00Z"))
-    early = encode(Message("sensor_1", "light", 380.0, "2026-11-24T02:16:08Z"))
-    values = [temperature(30.0), temperature(31.7), late, None, early, temperature(14.0)]
-    assert process(records(values), DEFAULT_RULES, tally, 1.0) == [
-        f"ALERT HIGH_TEMPERATURE sensor_0 31.7 celsius > 30.0, unknown, {TIMESTAMP}",
-        "MALFORMED t partition 1 offset 10: empty message",
-        "MALFORMED t partition 1 offset 11: future timestamp",
-        f"ALERT LOW_TEMPERATURE sensor_0 14.0 celsius < 15.0, unknown, {TIMESTAMP}",
-    ]
-    assert tally.run.messages == 6
-    assert tally.run.stats == {
-        "temperature": Stats(3, 30.0 + 31.7 + 14.0, 14.0, 31.7),
-        "light": Stats(1, 380, 380, 380),
-    }
-    assert tally.malformed == {"empty message": 1, "future timestamp": 1}
-    assert tally.alerts == {"HIGH_TEMPERATURE": 1, "LOW_TEMPERATURE": 1}
-
-
-def test_a_flood_of_malformed_messages_hides_nothing_else():
-    tally = Tally(0.0)
-    cut = [temperature(20.0)[:length] for length in range(1, 41)]
-    lines = process(records([*cut, b"", temperature(99.0)]), DEFAULT_RULES, tally, 1.0)
-    shown = [line for line in lines if "not JSON" in line]
-    assert len(shown) == 10
-    assert [line.endswith("; more of this kind are only counted") for line in shown] == [False] * 9 + [True]
-    assert lines[-2].startswith("MALFORMED t partition 1 offset 47: empty message")
-    assert lines[-1].startswith("ALERT HIGH_TEMPERATURE")
-    assert tally.malformed.total() == 41
-    # The next poll goes on where this one stopped.
-    assert process(records(cut), DEFAULT_RULES, tally, 2.0) == []
-
-
-@pytest.mark.parametrize(
-    ("lag", "text"),
-    [
-        ({}, "? (no partitions assigned)"),
-        ({0: 0, 1: 0}, "0 (0: 0, 1: 0)"),
-        ({0: 1200, 2: 34}, "1,234 (0: 1,200, 2: 34)"),
-        ({0: 5, 1: None}, "? (0: 5, 1: ?)"),
-    ],
-)
-def test_lag_text(lag, text):
-    assert lag_text(lag) == text
-
-
-def test_joins_anew_when_joining_is_stuck():
-    consumer = Mock()
-    group = Group(consumer, "t", from_beginning=False)
-
-    def joins(state: MemberState, now_s: float) -> int:
-        consumer.group_metadata.return_value.state = state
-        group.rejoin_if_stuck(now_s)
-        return int(consumer.subscribe.call_count)
-
-    assert joins(MemberState.REBALANCING, 100.0) == 0
-    assert joins(MemberState.STABLE, 114.0) == 0
-    assert joins(MemberState.REBALANCING, 120.0) == 0
-    assert joins(MemberState.REBALANCING, 134.9) == 0
-    assert joins(MemberState.REBALANCING, 135.1) == 1
-    assert joins(MemberState.REBALANCING, 136.0) == 1, "that takes its time, too"
-
-
-@pytest.mark.parametrize("wrong", [["--max-messages", "0"], ["--max-messages", "x"], ["--group", " "], ["--unknown"]])
-def test_bad_flags_exit_2(wrong, refuses):
-    refuses(parse_args, wrong)
-
-
-def test_a_bad_rules_file_is_one_line(tmp_path):
-    (tmp_path / "rules.toml").write_text('[[rule]]\nsensor_type = "temperature"\nunit = "celsius"\nmax = "30"\n')
-    with pytest.raises(UserError, match=r"rules.toml, line 4: max is '30'; expected a finite number$"):
-        iot_consumer.run(parse_args(["--rules", str(tmp_path / "rules.toml")]), threading.Event())
-
-
-# With a broker -------------------------------------------------------------------------------------------------------
-
-
 class Running:
-    """A consumer that runs as a process of its own."""
+    """A consumer that runs in its own process."""
 
     def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
         self.process, self._out, self._err = process, out, err
@@ -168,12 +64,12 @@ class Running:
         return [float(alert.split(" ")[2]) for alert in self.alerts()]
 
     def partitions(self) -> set[int]:
-        """The partitions of the last line on them."""
+        """The partitions in the last line that lists them."""
         told = re.findall(r"^assigned partitions (.*)$", self.out, re.MULTILINE)
         return set(map(int, told[-1].split(", "))) if told else set()
 
     def interrupt(self) -> int:
-        """Ctrl-C; returns the exit status."""
+        """Press Ctrl-C and return the exit status."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(30)
 
@@ -183,7 +79,7 @@ Consumer = Callable[..., Running]
 
 @pytest.fixture
 def consumer(tmp_path: Path) -> Iterator[Consumer]:
-    """Starts a consumer with these flags; killed at the end of the test if it still runs."""
+    """``consumer(servers, topic, *flags)`` starts a consumer. It is killed at the end of the test if it still runs."""
     started: list[subprocess.Popen[bytes]] = []
 
     @contextmanager
@@ -213,7 +109,7 @@ def send(servers: str, topic: str, values: Iterable[bytes], partition: int | Non
 
 
 def offsets(broker: Broker, topic: str, group: str) -> tuple[list[int], list[int]]:
-    """The end offsets of the topic's partitions, and what the group has committed."""
+    """The end offset and the committed offset of each partition."""
     reader = KafkaConsumer(bootstrap_servers=broker.bootstrap_servers, group_id=group)
     partitions = [TopicPartition(topic, number) for number in sorted(reader.partitions_for_topic(topic))]
     ends = reader.end_offsets(partitions)
@@ -222,11 +118,10 @@ def offsets(broker: Broker, topic: str, group: str) -> tuple[list[int], list[int
     return [ends[partition] for partition in partitions], committed
 
 
-@integration
-def test_raises_exactly_the_alerts_of_known_readings(broker, topic, consumer):
+def test_prints_exactly_the_alerts_of_the_known_readings(broker, topic, consumer):
     send(broker.bootstrap_servers, topic, KNOWN_READINGS)
     flags = ("--group", topic, "--from-beginning", "--max-messages", len(KNOWN_READINGS))
-    # The second time although the group has read and committed all of it.
+    # --from-beginning also overrides what the group committed in the first run.
     for _ in range(2):
         ran = consumer(broker.bootstrap_servers, topic, *flags)
         assert ran.process.wait(60) == 0
@@ -241,8 +136,7 @@ def test_raises_exactly_the_alerts_of_known_readings(broker, topic, consumer):
         assert committed == ends
 
 
-@integration
-def test_stops_after_as_many_messages_as_told_and_says_what_is_left(broker, topic, consumer):
+def test_stops_after_max_messages_and_prints_the_lag(broker, topic, consumer):
     for partition, count in enumerate((400, 30, 2)):
         send(broker.bootstrap_servers, topic, [temperature(20.0)] * count, partition)
     ran = consumer(broker.bootstrap_servers, topic, "--group", topic, "--from-beginning", "--max-messages", 100)
@@ -253,8 +147,7 @@ def test_stops_after_as_many_messages_as_told_and_says_what_is_left(broker, topi
     assert f"\nlag: 332 (0: {left[0]}, 1: {left[1]}, 2: {left[2]})\n" in ran.out
 
 
-@integration
-def test_killed_it_repeats_and_never_loses(broker, topic, consumer, eventually):
+def test_a_killed_consumer_repeats_messages_and_loses_none(broker, topic, consumer, eventually):
     first = consumer(broker.bootstrap_servers, topic, "--group", topic)
     eventually(lambda: first.partitions() == {0, 1, 2})
     wanted = [100.0 + number for number in range(200)]
@@ -268,11 +161,10 @@ def test_killed_it_repeats_and_never_loses(broker, topic, consumer, eventually):
     third = consumer(broker.bootstrap_servers, topic, "--group", topic)
     eventually(lambda: third.partitions() == {0, 1, 2})
     assert third.interrupt() == 0
-    assert not third.alerts(), "what was committed is not repeated"
+    assert not third.alerts(), "committed messages are not repeated"
 
 
-@integration
-def test_killed_before_the_first_message_it_loses_none(broker, topic, consumer, eventually):
+def test_a_consumer_killed_before_its_first_message_loses_none(broker, topic, consumer, eventually):
     send(broker.bootstrap_servers, topic, [temperature(99.0)])
     first = consumer(broker.bootstrap_servers, topic, "--group", topic)
     eventually(lambda: first.partitions() == {0, 1, 2})
@@ -283,18 +175,17 @@ def test_killed_before_the_first_message_it_loses_none(broker, topic, consumer, 
     assert (first.values(), second.values()) == ([], [100.0]), "a new group starts at the end"
 
 
-@integration
 def test_two_members_share_the_partitions(broker, topic, consumer, eventually):
     one = consumer(broker.bootstrap_servers, topic, "--group", topic)
     eventually(lambda: one.partitions() == {0, 1, 2})
     two = consumer(broker.bootstrap_servers, topic, "--group", topic)
-    # One says later that it has fewer than the other that it has some.
+    # The first member prints its smaller assignment later than the second prints its own.
     eventually(lambda: two.partitions() and sorted([*one.partitions(), *two.partitions()]) == [0, 1, 2])
     wanted = [100.0 + number for number in range(90)]
     for partition in range(3):
         send(broker.bootstrap_servers, topic, map(temperature, wanted[partition::3]), partition)
     eventually(lambda: len(one.values()) + len(two.values()) >= len(wanted))
-    # One leaves, the other takes over without a repeat.
+    # One member leaves, and the other takes over without repeating a message.
     assert two.interrupt() == 0
     assert re.search(rf"\nprocessed {len(two.values())} messages in .*\nmalformed: 0\nalerts: ", two.out)
     eventually(lambda: one.partitions() == {0, 1, 2})
@@ -306,8 +197,7 @@ def test_two_members_share_the_partitions(broker, topic, consumer, eventually):
     assert committed == ends
 
 
-@integration
-def test_says_once_that_kafka_is_away_and_back_and_goes_on(tmp_path, topic, consumer, eventually):
+def test_reports_an_outage_of_kafka_once_and_continues_after_it(tmp_path, topic, consumer, eventually):
     with Broker(find_free_port(), tmp_path / "broker") as broker:
         servers = broker.bootstrap_servers
         ran = consumer(servers, "iot-sensors")
@@ -315,7 +205,7 @@ def test_says_once_that_kafka_is_away_and_back_and_goes_on(tmp_path, topic, cons
         send(servers, "iot-sensors", [temperature(100.0)])
         eventually(lambda: ran.values() == [100.0])
         os.kill(broker.pid, signal.SIGKILL)
-        eventually(lambda: f"\nKafka at {servers} does not answer; trying until it does\n" in ran.out)
+        eventually(lambda: f"\nKafka at {servers} does not answer; retrying until it does\n" in ran.out)
         broker.stop()
         broker.start()
         eventually(lambda: f"\nKafka at {servers} is back\n" in ran.out)
@@ -327,8 +217,7 @@ def test_says_once_that_kafka_is_away_and_back_and_goes_on(tmp_path, topic, cons
         assert ran.out.endswith("\nlag: 0 (0: 0, 1: 0, 2: 0)\n")
 
 
-@integration
-def test_makes_a_missing_topic_and_warns_of_one_that_differs(broker, topic, consumer, eventually):
+def test_creates_a_missing_topic_and_warns_about_one_that_differs(broker, topic, consumer, eventually):
     missing, other = f"{topic}-missing", f"{topic}-other"
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     admin.create_topics({other: {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
@@ -342,7 +231,7 @@ def test_makes_a_missing_topic_and_warns_of_one_that_differs(broker, topic, cons
     assert ran.err.startswith(f"warning: topic {other} has 1 partitions, not 3\nwarning: ")
 
 
-def test_without_a_broker_it_is_one_line(consumer):
+def test_without_a_broker_the_error_is_one_line(consumer):
     begun_s = time.monotonic()
     port = find_free_port()
     ran = consumer(f"localhost:{port}", "iot-sensors")
@@ -352,8 +241,7 @@ def test_without_a_broker_it_is_one_line(consumer):
     assert re.fullmatch(rf"error: no Kafka broker answers at localhost:{port}; .*python -m iot.broker .*\n", ran.err)
 
 
-@integration
-def test_who_reads_its_output_may_leave(broker, topic):
+def test_a_closed_pipe_ends_the_consumer_without_a_traceback(broker, topic):
     command = (
         f"{sys.executable} iot_consumer.py --bootstrap-servers {broker.bootstrap_servers} --topic {topic} | head -1"
     )

@@ -1,4 +1,4 @@
-"""The account of a consumer: what it counts, over the run and over the last ten seconds, and how it is shown."""
+"""What a consumer counts, over the run and over the last ten seconds, and the table that shows it."""
 
 from __future__ import annotations
 
@@ -6,85 +6,88 @@ import math
 
 import pytest
 
-from iot.statistics import MAX_REASONS, MAX_TYPES, Stats, Tally
+from iot.statistics import MAX_REASONS, MAX_TYPES, Aggregate, Statistics
 
 
 def test_statistics_per_sensor_type():
-    tally = Tally(0.0)
-    tally.add(5, {"temperature": [20.0, 24.0], "humidity": [50.0]}, 1.0)
-    tally.add(3, {"temperature": [-4.0]}, 2.0)
-    assert tally.run.messages == 8
-    assert dict(tally.run.stats) == {"temperature": Stats(3, 40.0, -4.0, 24.0), "humidity": Stats(1, 50.0, 50.0, 50.0)}
-    assert tally.run.stats["temperature"].mean == pytest.approx(40 / 3)
+    statistics = Statistics(0.0)
+    statistics.add(5, {"temperature": [20.0, 24.0], "humidity": [50.0]}, 1.0)
+    statistics.add(3, {"temperature": [-4.0]}, 2.0)
+    assert statistics.run.messages == 8
+    assert dict(statistics.run.values) == {
+        "temperature": Aggregate(3, 40.0, -4.0, 24.0),
+        "humidity": Aggregate(1, 50.0, 50.0, 50.0),
+    }
+    assert statistics.run.values["temperature"].mean == pytest.approx(40 / 3)
 
 
-def test_messages_without_a_valid_one_count_too():
-    tally = Tally(0.0)
-    tally.add(7, {}, 1.0)
-    assert tally.run.messages == 7
-    assert not tally.run.stats
-    assert list(tally.table(1.0, 10)) == []
+def test_malformed_messages_count_as_messages():
+    statistics = Statistics(0.0)
+    statistics.add(7, {}, 1.0)
+    assert statistics.run.messages == 7
+    assert not statistics.run.values
+    assert list(statistics.table(1.0, 10)) == []
 
 
 def test_the_last_ten_seconds():
-    tally = Tally(100.0)
+    statistics = Statistics(100.0)
     for second in range(30):
-        tally.add(10, {"light": [float(second)]}, 100.5 + second)
-    rate, recent = tally.recent(129.5)
+        statistics.add(10, {"light": [float(second)]}, 100.5 + second)
+    rate, recent = statistics.recent(129.5)
     # Seconds 120 to 129, of which the last is half over.
     assert recent.messages == 100
-    assert recent.stats["light"] == Stats(10, sum(range(20, 30)), 20.0, 29.0)
+    assert recent.values["light"] == Aggregate(10, sum(range(20, 30)), 20.0, 29.0)
     assert rate == pytest.approx(100 / 9.5)
-    assert tally.run.stats["light"] == Stats(30, sum(range(30)), 0.0, 29.0)
+    assert statistics.run.values["light"] == Aggregate(30, sum(range(30)), 0.0, 29.0)
 
 
-def test_what_is_older_than_ten_seconds_is_not_recent():
-    tally = Tally(100.0)
-    tally.add(10, {"light": [1.0]}, 100.5)
-    assert tally.recent(109.9)[1].messages == 10
-    rate, recent = tally.recent(110.0)
-    assert (rate, recent.messages, dict(recent.stats)) == (0.0, 0, {})
+def test_recent_figures_leave_out_what_is_older_than_ten_seconds():
+    statistics = Statistics(100.0)
+    statistics.add(10, {"light": [1.0]}, 100.5)
+    assert statistics.recent(109.9)[1].messages == 10
+    rate, recent = statistics.recent(110.0)
+    assert (rate, recent.messages, dict(recent.values)) == (0.0, 0, {})
 
 
 def test_the_rate_of_a_run_that_just_began():
-    tally = Tally(100.9)
-    tally.add(50, {}, 101.0)
-    assert tally.recent(101.0)[0] == 50.0
-    assert tally.recent(102.9)[0] == 25.0
+    statistics = Statistics(100.9)
+    statistics.add(50, {}, 101.0)
+    assert statistics.recent(101.0)[0] == 50.0
+    assert statistics.recent(102.9)[0] == 25.0
 
 
 def test_types_beyond_the_first_200_are_counted_together():
-    tally = Tally(0.0)
-    tally.add(300, {f"type {number}": [1.0] for number in range(300)}, 1.0)
-    tally.add(2, {"type 0": [3.0], "type 299": [5.0]}, 1.0)
-    assert len(tally.run.stats) == MAX_TYPES + 1
-    assert tally.run.stats["type 0"] == Stats(2, 4.0, 1.0, 3.0)
-    assert tally.run.stats["other"] == Stats(101, 105.0, 1.0, 5.0)
-    assert tally.recent(1.0)[1].stats == tally.run.stats
+    statistics = Statistics(0.0)
+    statistics.add(300, {f"type {number}": [1.0] for number in range(300)}, 1.0)
+    statistics.add(2, {"type 0": [3.0], "type 299": [5.0]}, 1.0)
+    assert len(statistics.run.values) == MAX_TYPES + 1
+    assert statistics.run.values["type 0"] == Aggregate(2, 4.0, 1.0, 3.0)
+    assert statistics.run.values["other"] == Aggregate(101, 105.0, 1.0, 5.0)
+    assert statistics.recent(1.0)[1].values == statistics.run.values
 
 
-def test_malformed_are_counted_by_reason_without_the_place():
-    tally = Tally(0.0)
-    assert tally.add_malformed("not JSON: trailing characters (byte 7)") == 1
-    assert tally.add_malformed("not JSON: trailing characters (byte 8)") == 2
-    assert tally.add_malformed("empty message") == 1
-    assert tally.malformed == {"not JSON: trailing characters": 2, "empty message": 1}
+def test_malformed_messages_are_counted_by_reason_without_the_position():
+    statistics = Statistics(0.0)
+    assert statistics.add_malformed("not JSON: trailing characters (byte 7)") == 1
+    assert statistics.add_malformed("not JSON: trailing characters (byte 8)") == 2
+    assert statistics.add_malformed("empty message") == 1
+    assert statistics.malformed == {"not JSON: trailing characters": 2, "empty message": 1}
 
 
 def test_reasons_are_bounded():
-    tally = Tally(0.0)
+    statistics = Statistics(0.0)
     for number in range(1000):
-        tally.add_malformed(f"reason {number}")
-    assert len(tally.malformed) == MAX_REASONS + 1
-    assert tally.malformed.total() == 1000
-    assert tally.malformed["other"] == 1000 - MAX_REASONS
+        statistics.add_malformed(f"reason {number}")
+    assert len(statistics.malformed) == MAX_REASONS + 1
+    assert statistics.malformed.total() == 1000
+    assert statistics.malformed["other"] == 1000 - MAX_REASONS
 
 
 def test_table():
-    tally = Tally(0.0)
-    tally.add(2, {"pressure": [1013.25, 1000.0]}, 1.0)
-    tally.add(1, {"humidity": [50.0]}, 20.0)
-    assert list(tally.table(20.0, 10)) == [
+    statistics = Statistics(0.0)
+    statistics.add(2, {"pressure": [1013.25, 1000.0]}, 1.0)
+    statistics.add(1, {"humidity": [50.0]}, 20.0)
+    assert list(statistics.table(20.0, 10)) == [
         "              whole run                        last 10 s",
         "sensor type       count    mean     min     max    count    mean     min     max",
         "humidity              1   50.00   50.00   50.00        1   50.00   50.00   50.00",
@@ -93,15 +96,15 @@ def test_table():
 
 
 def test_table_fits_80_columns_whatever_the_values():
-    tally = Tally(0.0)
+    statistics = Statistics(0.0)
     values = {
         "a" * 128: [1e300, -1e300],
         "overflowing": [1.7e308, 1.7e308],
         "\x1b[2J": [-9999.99, 123456.7],
         "日本語": [0.0],
     }
-    tally.add(10**8, {name: of_type * 10 for name, of_type in values.items()}, 1.0)
-    lines = list(tally.table(1.0, 10))
+    statistics.add(10**8, {name: of_type * 10 for name, of_type in values.items()}, 1.0)
+    lines = list(statistics.table(1.0, 10))
     assert len(lines) == 6
     assert max(map(len, lines)) <= 80
     assert all(line.isprintable() for line in lines)
@@ -110,12 +113,12 @@ def test_table_fits_80_columns_whatever_the_values():
 
 
 def test_table_says_how_many_rows_are_left_out():
-    tally = Tally(0.0)
-    tally.add(5, {name: [1.0] for name in "edcba"}, 1.0)
-    lines = list(tally.table(1.0, 3))
+    statistics = Statistics(0.0)
+    statistics.add(5, {name: [1.0] for name in "edcba"}, 1.0)
+    lines = list(statistics.table(1.0, 3))
     assert [line.split()[0] for line in lines[2:-1]] == ["a", "b", "c"]
     assert lines[-1] == "and 2 more sensor types"
 
 
-def test_nothing_has_no_mean():
-    assert math.isnan(Stats().mean)
+def test_an_empty_aggregate_has_no_mean():
+    assert math.isnan(Aggregate().mean)

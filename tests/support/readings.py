@@ -1,0 +1,11 @@
+"""Readings as bytes, for tests that send or process them."""
+
+from __future__ import annotations
+
+from iot.readings import Message, encode
+
+TIMESTAMP = "2026-11-24T02:15:07.123456+00:00"
+
+
+def temperature(value: float, sensor_id: str = "sensor_0") -> bytes:
+    return encode(Message(sensor_id, "temperature", value, TIMESTAMP))
