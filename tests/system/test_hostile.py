@@ -17,8 +17,8 @@ from playwright.sync_api import expect
 from iot import rejected
 from iot.batches import MAX_LOCATIONS, MAX_SENSORS, MAX_TYPES, OTHER, Context
 from iot.broker.broker import Broker
+from iot.kafka.rejected_topic import RejectedMessage
 from iot.readings import Message, decode, encode, format_timestamp
-from iot.rejected import RejectedMessage
 from iot.results.model import Status
 from iot.results.store import Store
 from iot.settings import REJECTED_TOPIC
@@ -142,7 +142,7 @@ def good_fields(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_a_rejected_message_as_a_line_to_correct(value, line):
-    made = RejectedMessage(value, "the reason", "readings", 2, 7, BASE_MS).line()
+    made = rejected.json_line(RejectedMessage(value, "the reason", "readings", 2, 7, BASE_MS))
     assert made.count(b"\n") == 1
     known = {
         "reason": "the reason",
@@ -192,7 +192,7 @@ def test_rejected_messages_are_corrected_and_sent_again(broker, topic, tmp_path)
     assert f"--replay {file} --timestamps recorded" in fetched.stdout, fetched.stderr
     # Nothing corrected is overwritten, and nothing was rejected tomorrow.
     again = command(fetch, broker, topic, "--to", str(file))
-    assert (again.returncode, again.stderr.count("\n"), "is there already" in again.stderr) == (1, 1, True)
+    assert (again.returncode, again.stderr.count("\n"), "already exists" in again.stderr) == (1, 1, True)
     assert "0 messages" in command(fetch, broker, topic, "--since", "2999-01-01T00:00:00Z").stdout
 
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
