@@ -1,16 +1,17 @@
-"""The parts that the scripts share.
+"""What the five scripts share, in folders in the order in which data flows.
 
-``settings``, ``console`` and ``lifecycle``: addresses and flags, what a terminal shows, how a script stops.
-``readings`` and ``alerts``: the schema and its validator, the rules.
-``simulator``, ``replay``, ``injection``, ``pacing``, ``sender``, ``marks``, ``progress``: readings sent.
-``tally``: what a consumer counts.
-``kafka``, ``offsets`` and ``alert_feed``: how to reach Kafka, and readers without a group.
-``broker`` with ``java`` and ``class_data``: the embedded Kafka, the Java runtime and the jars, and faster starts.
-``topics`` and ``tables``: the topics of any Kafka, and what it holds.
-``spark``, ``streams``, ``digest``, ``spark_alerts``, ``rejected``, ``checkpoints``: what Spark does.
-``processing`` with ``jobs``, ``agreement``, ``topic_guard``: Spark into the results database, kept alive.
-``store`` with ``schema``, ``database``, ``merge``, ``fetch``, ``history``, ``retention``, ``state``, ``metrics``:
-the database and what it tells.
-``web`` with ``server``, ``push``, ``reader``, ``answers``, ``parameters``, ``access``, ``openapi``, ``prometheus``:
-the page and the API.
+Modules in this folder know no other folder, except the command ``rejected``:
+    settings, cli, terminal, processes: constants, shared flags, status lines, stop signals and child processes.
+    readings, alerts, rules_file: the schema and its validator, the alert rules, the rules file.
+    batches, statistics: what Spark reports about a batch, what the consumer counts.
+    rejected: ``python -m iot.rejected``, the command for rejected messages.
+``java``: the Java runtime and the jars of Kafka and Spark.
+``kafka``: clients, topics and offsets of any Kafka.
+``broker``: the embedded Kafka, ``python -m iot.broker``.
+``sensors``: simulated and recorded readings, sent at a rate.
+``spark``: windows and alerts over the readings.
+``results``: the database of results.
+``pipeline``: Spark's results into the database, and restarts. Only here do ``spark`` and ``results`` meet.
+``web``: the dashboard and its API, ``python -m iot.web``.
+``loadtest``: load tests of ``performance_test.py``.
 """

@@ -1,7 +1,7 @@
-"""The rules, once, and what an alert is.
+"""The alert rules, and the alert that a reading raises when it breaks one.
 
-A rule watches one sensor type in one unit and gives a lower bound, an upper bound, or both; a value equal to a bound
-is fine. ``broken_bound`` judges a reading in Python; Spark builds its own condition from the same ``Rule`` objects.
+A rule watches one sensor type in one unit. It has a lower bound, an upper bound, or both. A value equal to a bound does
+not break it. ``broken_bound`` checks a reading in Python; Spark builds its condition from the same ``Rule`` objects.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from iot.terminal import printable
 
 @dataclass(frozen=True)
 class Rule:
-    """Bounds on the values of one sensor type in one normalised unit; None where there is no bound."""
+    """Bounds on the values of one sensor type in its standard unit. None means no bound."""
 
     sensor_type: str
     unit: str
@@ -41,7 +41,10 @@ DEFAULT_RULES: Rules = {
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """A reading that broke a rule; ``threshold`` is the bound it broke, ``timestamp`` ISO 8601 in UTC, six digits."""
+    """A reading that broke a rule.
+
+    ``threshold`` is the bound that it broke. ``timestamp`` is ISO 8601 in UTC, with six digits.
+    """
 
     alert_id: str
     type: str
@@ -55,17 +58,17 @@ class Alert(msgspec.Struct, frozen=True):
 
 
 encode = msgspec.json.Encoder().encode
-"""An ``Alert`` as the JSON bytes that go into the topic of alerts."""
+"""Encode an ``Alert`` as JSON bytes for the alerts topic."""
 
 
 def alert_id(topic: str, partition: int, offset: int) -> str:
-    """The name of the alert that the record at this place in Kafka raises: the same at every delivery."""
+    """Return the id of the alert that this Kafka record raises. Repeated deliveries give the same id."""
     return f"{topic}-{partition}-{offset}"
 
 
 def broken_bound(reading: Reading, rules: Rules) -> tuple[str, float] | None:
-    """``("HIGH" or "LOW", bound)`` when the reading breaks the rule on its type and unit, else None."""
-    rule = rules.get((reading.sensor_type, reading.unit))  # type: ignore[arg-type]  # a Reading has a unit
+    """Return ``("HIGH" or "LOW", bound)`` if the reading breaks the rule for its type and unit, else None."""
+    rule = rules.get((reading.sensor_type, reading.unit))  # type: ignore[arg-type]  # a Reading always has a unit
     if rule is None:
         return None
     if rule.max is not None and reading.value > rule.max:
@@ -76,7 +79,7 @@ def broken_bound(reading: Reading, rules: Rules) -> tuple[str, float] | None:
 
 
 def make_alert(reading: Reading, side: str, threshold: float, alert_id: str) -> Alert:
-    """The alert of a reading that broke ``threshold`` on the side ``HIGH`` or ``LOW``."""
+    """Return the alert for a reading that broke ``threshold`` on ``side``, which is ``HIGH`` or ``LOW``."""
     return Alert(
         alert_id,
         f"{side}_{reading.sensor_type.upper()}",
@@ -91,7 +94,7 @@ def make_alert(reading: Reading, side: str, threshold: float, alert_id: str) -> 
 
 
 def line(alert: Alert) -> str:
-    """The alert as one line for people: ``ALERT HIGH_TEMPERATURE sensor_0 31.7 celsius > 30.0, building_a, …``."""
+    """Return the alert as a line to print: ``ALERT HIGH_TEMPERATURE sensor_0 31.7 celsius > 30.0, building_a, …``."""
     sign = ">" if alert.value > alert.threshold else "<"
     return printable(
         f"ALERT {alert.type} {alert.sensor_id} {alert.value} {alert.unit} {sign} {alert.threshold}, "
@@ -100,8 +103,7 @@ def line(alert: Alert) -> str:
 
 
 class Delivered(NamedTuple):
-    """An alert as it stands in the topic."""
+    """An alert read from the alerts topic, and Kafka's timestamp of its record in ms."""
 
     alert: Alert
     raised_ms: int
-    """Kafka's timestamp of it."""

@@ -1,7 +1,7 @@
-"""How a script ends: a signal that means stop, and children that never outlive it.
+"""How a script stops: stop signals, and child processes that never outlive it.
 
-Run as a program, this file is the step between ``spawn`` and the child: it ties the process to the parent, then
-becomes the child. It imports only the standard library, so that this takes a few milliseconds.
+``spawn`` runs this file as a program, which ties itself to the parent and then becomes the child. It imports only the
+standard library, so that this takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -18,27 +18,29 @@ from queue import SimpleQueue
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# The option of Linux's prctl() that sets the signal a process gets when its parent ends.
 PR_SET_PDEATHSIG = 1
-WATCH_S = 1.0
-# `timeout` and service managers signal the process and then its group: within this time that is one request.
-ONE_REQUEST_S = 0.5
+# How often a watcher checks that its child still runs.
+WATCH_EVERY_S = 1.0
+# How long further signals count as part of the first: `timeout` and service managers signal a process and its group.
+SAME_REQUEST_S = 0.5
 
 
 class StopSignal:
-    """The first Ctrl-C, SIGTERM or SIGHUP sets ``event``; the second ends the process at once, with status 130."""
+    """Stop on Ctrl-C, SIGTERM or SIGHUP: the first sets ``event``, the second exits at once with status 130."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
 
     def install(self) -> StopSignal:
-        """Take the signals over; only from the main thread. Returns itself."""
-        # A thread reads the signals from a socket: it is there while the main thread is inside C code, and it may set
-        # the event while the main thread holds the event's lock, which a signal handler may not.
+        """Handle the signals from now on, and return self. Must run in the main thread."""
+        # Python writes the signals to a socket and a thread reads them. The thread runs even while the main thread is
+        # inside C code. Unlike a signal handler, it can wait for the event's lock while the main thread holds it.
         self._receiver, self._sender = socket.socketpair()
         self._sender.setblocking(False)
         signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
         for number in STOP_SIGNALS:
-            # nohup asks for SIGHUP to be ignored.
+            # nohup asks to ignore SIGHUP.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, lambda *_: None)
         threading.Thread(target=self._listen, name="stop-signal", daemon=True).start()
@@ -53,25 +55,29 @@ class StopSignal:
             if first_s is None:
                 first_s = now_s
                 self.event.set()
-            elif now_s - first_s > ONE_REQUEST_S:
+            elif now_s - first_s > SAME_REQUEST_S:
                 _show_cursor()
                 os._exit(130)
 
 
 def _show_cursor() -> None:
-    """Undo what a status line on a terminal does, because nothing else will be run."""
+    """Show the cursor, which a status line hides: os._exit() runs no cleanup."""
     for stream in (sys.stdout, sys.stderr):
         if stream.isatty():
             os.write(stream.fileno(), b"\x1b[?25h\n")
 
 
 def spawn(args: list[str], **popen: Any) -> subprocess.Popen[bytes]:
-    """Start a child that is killed when this process ends, however it ends; otherwise as ``subprocess.Popen``.
+    """Start a child process that is killed when this process ends, however it ends.
 
-    The child has a session of its own, so Ctrl-C in the terminal reaches this process only. ``pid`` is the child's.
+    The child has its own session, so Ctrl-C in the terminal reaches only this process.
+
+    Args:
+        args: the command, as for ``subprocess.Popen``.
+        popen: further arguments of ``subprocess.Popen``.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the child cannot be started.
     """
     started: SimpleQueue[subprocess.Popen[bytes] | OSError] = SimpleQueue()
 
@@ -90,7 +96,7 @@ def spawn(args: list[str], **popen: Any) -> subprocess.Popen[bytes]:
         finally:
             os.close(watched)
         started.put(process)
-        # Linux ties the child to the thread that started it, so this thread stays; the pipe is for other systems.
+        # Linux kills the child when the thread that started it ends, so this thread waits. Other systems use the pipe.
         process.wait()
         os.close(ours)
 
@@ -102,26 +108,26 @@ def spawn(args: list[str], **popen: Any) -> subprocess.Popen[bytes]:
 
 
 def _tie_to_parent(parent: int, pipe: int) -> None:
-    """Have the kernel kill this process when the parent ends; where it can't, a watcher of the pipe does."""
+    """Make the kernel kill this process when the parent ends. Where it cannot, start a watcher that does."""
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
-        _watch(pipe)
+        _start_watcher(pipe)
     os.close(pipe)
-    # The parent may have ended before it was tied to.
+    # The parent may have ended before the line above took effect.
     if os.getppid() != parent:
         sys.exit(1)
 
 
-def _watch(pipe: int) -> None:
-    """Fork a watcher that kills this process when the pipe's other end closes, which the parent's end does."""
+def _start_watcher(pipe: int) -> None:
+    """Fork a watcher that kills this process when the pipe closes, which happens when the parent ends."""
     child = os.getpid()
     if os.fork():
         return
     while os.getppid() == child:
-        if select.select([pipe], [], [], WATCH_S)[0]:
+        if select.select([pipe], [], [], WATCH_EVERY_S)[0]:
             os.kill(child, signal.SIGKILL)
             break
     os._exit(0)

@@ -1,4 +1,4 @@
-"""The client properties file that Kafka's own tools take."""
+"""Read the client properties file that Kafka's own tools use."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def read_properties(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {reason(error)}") from error
     properties: dict[str, str] = {}
-    begun = ""
+    continued = ""
     for number, line in enumerate([*text.split("\n"), ""], start=1):
-        line = begun + line.strip()
-        if not begun and line[:1] in ("", "#", "!"):
+        line = continued + line.strip()
+        if not continued and line[:1] in ("", "#", "!"):
             continue
-        # A line continues after a backslash that is not itself escaped.
-        begun = line[:-1] if (len(line) - len(line.rstrip("\\"))) % 2 else ""
-        if begun:
+        # An odd number of backslashes at the end continues the line.
+        continued = line[:-1] if (len(line) - len(line.rstrip("\\"))) % 2 else ""
+        if continued:
             continue
         match = re.fullmatch(r"((?:[^\\=:\s]|\\.)+)(?:\s*[=:]\s*|\s+)(.*)", line)
         if not match:

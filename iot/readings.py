@@ -1,7 +1,8 @@
-"""The schema of a reading, once: its fields and units, how it is encoded, and the verdict on any message.
+"""The schema of a reading, its encoding, and the validator that every program uses.
 
-``decode`` and, for many messages at once, ``decode_batch`` are the one validator, in the consumer and inside Spark
-alike. From the bytes of a Kafka record they make a ``Reading`` in normalised units, or ``Rejected`` with the reason.
+``decode`` takes the bytes of a Kafka record and returns a ``Reading`` in standard units, or raises ``Rejected`` with
+the reason. ``decode_batch`` does the same for many messages at once, and is about three times as fast. The consumer and
+Spark's Python workers call the same code, so they accept and reject the same messages.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ import numpy as np
 
 from iot.settings import FUTURE_TOLERANCE_S
 
+# Maximum number of characters in a string field.
 MAX_STRING = 128
+# Maximum nesting of objects and arrays in a message.
 MAX_DEPTH = 100
+# The value of location, unit and quality where a message has none.
 UNKNOWN = "unknown"
 
 STANDARD_UNITS = {
@@ -32,7 +36,7 @@ STANDARD_UNITS = {
     "light": "lux",
 }
 
-# (sensor type, unit as written) to (standard unit, subtract, divide by): standard value = (value - subtract) / divide
+# (sensor type, unit in the message): (standard unit, subtract, divide); standard value = (value - subtract) / divide
 CONVERSIONS = {
     ("temperature", "°C"): ("celsius", 0.0, 1.0),
     ("temperature", "C"): ("celsius", 0.0, 1.0),
@@ -47,14 +51,15 @@ TIMESTAMP_PATTERN = (
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
     r"(?:\.([0-9]+))?(Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])?"
 )
-"""What a timestamp looks like; its groups are the fraction's digits and the offset. Not every match is a real day."""
+"""The format of a timestamp. Its groups are the digits of the fraction, and the offset. It accepts some dates that do
+not exist, such as 30 February."""
 
 RequiredString = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_STRING)]
 OptionalString = Annotated[str, msgspec.Meta(max_length=MAX_STRING)]
 
 
 class Message(msgspec.Struct, gc=False, omit_defaults=True):
-    """A reading as it stands in the topic, field by field; ``timestamp`` as written."""
+    """A reading as it is in the topic, with the timestamp as text."""
 
     sensor_id: RequiredString
     sensor_type: RequiredString
@@ -68,29 +73,29 @@ class Message(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class Reading(Message):
-    """A valid reading: value in the standard unit of its type, location, unit and quality never None.
+    """A valid reading: its value is in the standard unit of its type, and location, unit and quality are never None.
 
-    ``time_us`` is its moment in microseconds since the epoch. It is Any to msgspec, so that a foreign field of that
-    name is ignored as every other is; it is always an int in what ``decode`` and ``decode_batch`` give.
+    ``time_us`` is the timestamp in microseconds since the epoch, always an int. Its type is Any so that msgspec ignores
+    a field of that name in a message, as it ignores every unknown field.
     """
 
     time_us: Any = None
 
 
-class Rejected(ValueError):  # noqa: N818  # a verdict
-    """A message that breaks a rule of the schema; its text is the reason, with ``(byte n)`` at its end if known."""
+class Rejected(ValueError):  # noqa: N818  # a verdict on a message, which is also returned
+    """A message that breaks the schema. Its text is the reason, with ``(byte n)`` at the end if the place is known."""
 
 
 def decode(message: bytes | None, kafka_timestamp_ms: int | None = None) -> Reading:
-    """Decode and judge one message.
+    """Decode and validate one message.
 
     Args:
         message: the value of a Kafka record.
-        kafka_timestamp_ms: Kafka's timestamp of the record; a reading stamped more than 60 s after it is rejected.
-            None or negative: Kafka has none, and that rule is skipped.
+        kafka_timestamp_ms: Kafka's timestamp of the record. A reading more than 60 s ahead of it is rejected. None or
+            negative means that the record has no timestamp, and skips this rule.
 
     Raises:
-        Rejected: with the reason.
+        Rejected: the message breaks the schema.
     """
     verdict = _complete(_parse(message), None, kafka_timestamp_ms)
     if isinstance(verdict, Rejected):
@@ -101,7 +106,7 @@ def decode(message: bytes | None, kafka_timestamp_ms: int | None = None) -> Read
 def decode_batch(
     messages: Iterable[bytes | None], kafka_timestamps_ms: Sequence[int | None] | None = None
 ) -> list[Reading | Rejected]:
-    """What ``decode`` gives or raises for each of many messages, in their order, at a fraction of the cost."""
+    """Return what ``decode`` returns or raises for each message, in the order of the messages."""
     readings: list[Reading] = []
     rejected: dict[int, Rejected] = {}
     for message in messages:
@@ -120,10 +125,10 @@ def decode_batch(
 
 
 def parse_timestamp(text: str) -> int:
-    """Microseconds since the epoch of a timestamp by the contract's pattern; without an offset it is local time.
+    """Return a timestamp in microseconds since the epoch. Without an offset it is local time.
 
     Raises:
-        Rejected: the text does not follow the pattern, names no real day, or lies outside the years 1 to 9999.
+        Rejected: the text has another format, names a day that does not exist, or lies outside the years 1 to 9999.
     """
     match = _match_timestamp(text)
     if match is None:
@@ -142,49 +147,51 @@ def parse_timestamp(text: str) -> int:
 
 
 def format_timestamp(time_us: int) -> str:
-    """ISO 8601 in UTC with six digits, as ``2026-11-24T02:15:07.123456+00:00``."""
+    """Return ISO 8601 in UTC with six digits, such as ``2026-11-24T02:15:07.123456+00:00``."""
     return (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="microseconds")
 
 
 encode = msgspec.json.Encoder().encode
-"""A ``Message`` as the JSON bytes that ``decode`` takes."""
+"""Encode a ``Message`` as JSON bytes for the readings topic."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _YEAR_1_US = -62_135_596_800_000_000
 _FUTURE_TOLERANCE_US = FUTURE_TOLERANCE_S * 1_000_000
-# A line with the usual timestamp, without its offset: 2026-11-24T02:15:07.123456
+# A line with a timestamp in the usual format. Only the 26 characters before the offset are read.
 _TIMESTAMP_LINE = np.dtype({"names": ["utc"], "formats": ["S26"], "itemsize": 33})
-_UNUSUAL = frozenset({None, *(unit for _, unit in CONVERSIONS)})
-# The shortest reading that nests too deep: 101 pairs of brackets, and the required fields.
+# Units that may have to be replaced. Any other stays as it is.
+_UNITS_TO_REPLACE = frozenset({None, *(unit for _, unit in CONVERSIONS)})
+# The length of the shortest reading that nests too deeply: 101 pairs of brackets, and the required fields.
 _SHORTEST_TOO_DEEP = 283
 _match_timestamp = re.compile(TIMESTAMP_PATTERN).fullmatch
 _decode = msgspec.json.Decoder(Reading).decode
 _digits_to_0 = bytes.maketrans(b"123456789", b"000000000")
-# Reads over a whole message: Python's json takes NaN and lone surrogates, which this refuses.
-_skip = msgspec.json.Decoder(msgspec.Raw).decode
-_AT = re.compile(r"^(.*?)(?: - at `\$\.?(.*)`)?$", re.DOTALL)
+# Checks that a message is JSON and decodes nothing. Python's json would accept NaN and lone surrogates.
+_require_json = msgspec.json.Decoder(msgspec.Raw).decode
+# A message of msgspec's: the broken rule, and the field that breaks it.
+_BROKEN_RULE = re.compile(r"^(.*?)(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 def _parse(message: bytes | None) -> Reading:
-    """The fields of a message as they stand in it, each checked by itself; nothing is said about the moment."""
+    """Decode a message and check each field, except that the timestamp may be any string."""
     if not message:
         raise Rejected("empty message")
-    # Only in such a message can there be something wrong that msgspec does not see.
+    # Only such a message can break a rule that msgspec does not check.
     if len(message) >= _SHORTEST_TOO_DEEP or not message.isascii():
         _check_bytes(message)
     try:
         return _decode(message)
     except msgspec.ValidationError:
-        return _last_counts(message)
+        return _parse_last_occurrences(message)
     except msgspec.DecodeError as error:
         raise Rejected(_not_json(error)) from None
 
 
 def _complete(reading: Reading, time_us: int | None, kafka_timestamp_ms: int | None) -> Reading | Rejected:
-    """Judge the moment of a parsed reading, set it, and bring the reading into its normalised form.
+    """Check the timestamp of a parsed reading, set ``time_us``, and convert the reading to its standard unit.
 
-    ``time_us`` is what the timestamp says, if that is known already.
+    ``time_us`` is the parsed timestamp, or None if it is not parsed yet.
     """
     if time_us is None:
         try:
@@ -198,7 +205,7 @@ def _complete(reading: Reading, time_us: int | None, kafka_timestamp_ms: int | N
     ):
         return Rejected("future timestamp")
     reading.time_us = time_us
-    if reading.unit in _UNUSUAL:
+    if reading.unit in _UNITS_TO_REPLACE:
         if reading.unit is None:
             reading.unit = STANDARD_UNITS.get(reading.sensor_type, UNKNOWN)
         elif conversion := CONVERSIONS.get((reading.sensor_type, reading.unit)):
@@ -212,14 +219,14 @@ def _complete(reading: Reading, time_us: int | None, kafka_timestamp_ms: int | N
 
 
 def _times_us(texts: Sequence[str]) -> list[int | None]:
-    """Microseconds since the epoch of timestamps in the usual form and zone, None for any other text.
+    """Parse timestamps in the usual format, with six digits and offset +00:00. Any other text gives None.
 
-    When all have that form, which one look tells, numpy reads them in one call; otherwise each half is tried.
+    If all texts have that format, numpy parses them in one call. Otherwise each half is tried by itself.
     """
     lines = "\n".join(texts).encode() + b"\n"
     usual = b"0000-00-00T00:00:00.000000+00:00\n" * len(texts)
     if lines.translate(_digits_to_0) == usual and lines.count(b"+00:00") == len(texts):
-        # A ValueError says that one names no real day or time of day.
+        # A ValueError means that a day or time does not exist.
         with suppress(ValueError):
             times_us = np.frombuffer(lines, _TIMESTAMP_LINE)["utc"].astype("datetime64[us]").astype(np.int64)
             if times_us.min() >= _YEAR_1_US:
@@ -229,7 +236,7 @@ def _times_us(texts: Sequence[str]) -> list[int | None]:
 
 
 def _check_bytes(message: bytes) -> None:
-    """Reject what msgspec would not: deep nesting, and invalid UTF-8 in fields that it skips."""
+    """Reject what msgspec accepts: deep nesting, and invalid UTF-8 in fields that it ignores."""
     if message.count(b"{") + message.count(b"[") > MAX_DEPTH and _depth(message) > MAX_DEPTH:
         raise Rejected(f"nested deeper than {MAX_DEPTH}")
     try:
@@ -239,7 +246,7 @@ def _check_bytes(message: bytes) -> None:
 
 
 def _depth(message: bytes) -> int:
-    """Nesting depth of brackets outside strings, counted no further than just past the limit."""
+    """Return the nesting depth of brackets outside strings. Counting stops just above the limit."""
     depth = deepest = 0
     for token in _STRING_OR_BRACKET.finditer(message):
         first = message[token.start()]
@@ -253,10 +260,10 @@ def _depth(message: bytes) -> int:
     return deepest
 
 
-def _last_counts(message: bytes) -> Reading:
-    """Judge a message by the last occurrence of each field: msgspec stops at the first that is wrong."""
+def _parse_last_occurrences(message: bytes) -> Reading:
+    """Parse a message by the last occurrence of each field. msgspec alone stops at the first that is wrong."""
     try:
-        _skip(message)
+        _require_json(message)
         reading = msgspec.convert(json.loads(message, parse_int=_whole_number), Reading)
     except msgspec.ValidationError as error:
         raise Rejected(_broken_rule(error)) from None
@@ -268,7 +275,7 @@ def _last_counts(message: bytes) -> Reading:
 
 
 def _whole_number(text: str) -> int:
-    # Python may refuse to read more digits. As a value they are out of range anyway.
+    # Python may refuse to parse more digits. A value with so many is out of range anyway.
     return int(text[:640])
 
 
@@ -278,8 +285,8 @@ def _not_json(error: Exception) -> str:
 
 
 def _broken_rule(error: msgspec.ValidationError) -> str:
-    """msgspec's message with the field first: ``value: expected `float`, got `str```."""
-    match = _AT.match(str(error))
+    """Return msgspec's message with the field first: ``value: expected `float`, got `str```."""
+    match = _BROKEN_RULE.match(str(error))
     text, at = match.groups() if match else (str(error), None)
     text = text[:1].lower() + text[1:]
     return f"{at}: {text}" if at else text

@@ -1,4 +1,4 @@
-"""The rules file: reads a TOML file of alert rules, and names the line of what is wrong in it."""
+"""Read alert rules from a TOML file, and name the line of each error in it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,11 @@ def load_rules(path: Path | None) -> Rules:
 
 
 def _rule(table: dict[str, Any], number: int, places: _Places) -> Rule:
-    """One ``[[rule]]`` table, checked."""
+    """Check one ``[[rule]]`` table, and return its rule.
+
+    Args:
+        number: the position of the table in the file, from 0.
+    """
     for key in table:
         if key not in ("sensor_type", "unit", "min", "max"):
             raise UserError(f"{places.rule(number, key)}: unknown key {key!r}; expected sensor_type, unit, min or max")
@@ -67,11 +71,11 @@ def _rule(table: dict[str, Any], number: int, places: _Places) -> Rule:
         if not isinstance(value, str) or not 1 <= len(value) <= MAX_STRING:
             expected = f"expected a string of 1 to {MAX_STRING} characters"
             raise UserError(f"{places.rule(number, key)}: {key} is {_shown(value)}; {expected}")
-    usual, *_ = CONVERSIONS.get((table["sensor_type"], table["unit"]), (table["unit"],))
-    if usual != table["unit"]:
+    standard, *_ = CONVERSIONS.get((table["sensor_type"], table["unit"]), (table["unit"],))
+    if standard != table["unit"]:
         raise UserError(
-            f"{places.rule(number, 'unit')}: unit is {_shown(table['unit'])}, which readings are converted from; "
-            f"expected {usual!r} and bounds in it"
+            f"{places.rule(number, 'unit')}: unit is {_shown(table['unit'])}, but readings are converted to "
+            f"{standard!r}; expected unit {standard!r} and bounds in it"
         )
     bounds = {key: _bound(table[key], key, number, places) for key in ("min", "max") if key in table}
     if not bounds:
@@ -83,7 +87,7 @@ def _rule(table: dict[str, Any], number: int, places: _Places) -> Rule:
 
 
 def _bound(value: Any, key: str, number: int, places: _Places) -> float:
-    # To Python, true is an int.
+    # In Python, a boolean is an int.
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             bound = float(value)
@@ -108,11 +112,11 @@ def _syntax_error(path: Path, text: str, error: Exception) -> str:
 
 
 class _Places:
-    """Finds the line of a rule or key, for messages; tomllib keeps no positions."""
+    """Find the line of a rule or key for error messages, because tomllib keeps no positions."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
-        # Lines as TOML counts them.
+        # Not splitlines(), which also splits at characters that do not end a line in TOML.
         self._lines = text.split("\n")
         self._headers = [
             number for number, line in enumerate(self._lines) if re.match(r"\s*\[\[\s*[\"']?rule[\"']?\s*\]\]", line)
@@ -122,8 +126,8 @@ class _Places:
         return self._find(key, 0, len(self._lines), 0)
 
     def rule(self, number: int, key: str | None = None) -> str:
-        """The place of the n-th rule (from 0), or of a key in it."""
-        if number >= len(self._headers):  # rule = [{…}]
+        """Return file and line of a rule, counted from 0, or of a key in it."""
+        if number >= len(self._headers):  # written as rule = [{…}]
             return f"{self._path}, rule {number + 1}"
         first = self._headers[number]
         following = self._headers[number + 1] if number + 1 < len(self._headers) else len(self._lines)

@@ -12,6 +12,7 @@ BOOTSTRAP_SERVERS = "localhost:9092"
 READINGS_TOPIC = "iot-sensors"
 ALERTS_TOPIC = "iot-alerts"
 REJECTED_TOPIC = "iot-sensors-rejected"
+# The number of partitions of each topic that the scripts create.
 PARTITIONS = 3
 
 WINDOW_S = 30

@@ -1,7 +1,6 @@
 """What a running script shows: lines that scroll, and below them a status that updates in place.
 
-On a terminal the status is redrawn a few times a second; piped into a file or another program it becomes an
-occasional plain line.
+On a terminal, the status is redrawn a few times a second. In a pipe or file, it is printed now and then as plain text.
 """
 
 from __future__ import annotations
@@ -16,14 +15,16 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+# How often to redraw the status on a terminal.
 REDRAW_S = 0.25
+# How often to print the status into a pipe or file.
 PLAIN_EVERY_S = 10.0
 
 
 class StatusLine:
-    """Prints lines above a status of one or more lines of text.
+    """Print lines above a status of one or more lines of text.
 
-    ``with StatusLine() as status: ... status.print(line) ... status.update(render)``; leaving it wipes the status.
+    It is a context manager: the status is shown inside the ``with`` block, and wiped at its end.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class StatusLine:
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._every_s = REDRAW_S if self._live else plain_every_s
         self._due_s = clock() + self._every_s
-        # A terminal in another encoding shows an escape instead of ending the script.
+        # Show an escape for a character that the terminal's encoding lacks, instead of raising an error.
         if reconfigure := getattr(self._stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
 
@@ -55,11 +56,11 @@ class StatusLine:
 
     @property
     def is_live(self) -> bool:
-        """Whether the status updates in place; otherwise each update scrolls."""
+        """Whether the status updates in place. Otherwise each update scrolls."""
         return self._live is not None
 
     def print(self, *lines: str) -> None:
-        """Print lines, which then scroll."""
+        """Print lines above the status."""
         if not lines:
             return
         text = "\n".join(lines)
@@ -70,7 +71,7 @@ class StatusLine:
             self._stream.flush()
 
     def update(self, render: Callable[[], str]) -> None:
-        """Show ``render()`` as the status if it is time to; call this as often as you like."""
+        """Show ``render()`` as the status if a redraw is due. It is cheap to call this often."""
         now_s = self._clock()
         if now_s < self._due_s:
             return
@@ -82,7 +83,7 @@ class StatusLine:
 
 
 def printable(text: str) -> str:
-    """The text with control characters escaped: what others wrote must not steer the terminal."""
+    """Escape control characters, so that text from a message cannot control the terminal."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -86,7 +86,7 @@ X_IN_Y = '[[rule]]\nsensor_type = "x"\nunit = "y"\n'
         ),
         (
             '[[rule]]\nsensor_type = "temperature"\nunit = "F"\nmax = 86\n',
-            "line 3: unit is 'F', which readings are converted from; expected 'celsius' and bounds in it",
+            "line 3: unit is 'F', but readings are converted to 'celsius'; expected unit 'celsius' and bounds in it",
         ),
         ('rule = [{sensor_type = "x", unit = "y"}]\n', "rule 1: neither min nor max"),
     ],
