@@ -1,7 +1,7 @@
-"""How fast readings are decoded and validated on one core, beside msgspec alone.
+"""Compare the validator's speed on one core with msgspec alone.
 
-Ours gives a verdict on each message, as the consumer and Spark ask for it; the bare loop decodes the same messages into
-the same fields and looks at nothing else. Both take turns; what counts is the ratio of the medians.
+"ours" validates each message, as the consumer and Spark do. The bare loop decodes the same messages into the same
+fields and checks nothing else. Both run in turns. The result is the ratio of the medians.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from iot.sensors.fleet import Fleet
 
 SENSORS = 50
 MESSAGES = 20_000
-# As many as a poll or an Arrow batch brings.
+# The size of a usual poll or Arrow batch.
 BATCH = 2_000
-# Between readings: as at 2,000 a second.
-APART_US = 500
+# The interval between simulated readings, as at 2,000 a second.
+INTERVAL_US = 500
 
 
 def simulated(count: int) -> list[bytes]:
-    """Messages of the simulator, as they stand in the topic."""
+    """Return simulated readings as they are in the topic."""
     fleet = Fleet(SENSORS, 1, "benchmark")
-    return [record["value"] for record in fleet.records(time.time_ns() // 1000 + np.arange(count) * APART_US)]
+    return [record["value"] for record in fleet.records(time.time_ns() // 1000 + np.arange(count) * INTERVAL_US)]
 
 
 def rate(judge: Callable[[list[bytes]], object], batches: list[list[bytes]]) -> float:
-    """Messages a second of the core's time, which other processes do not share."""
+    """Return messages per second of CPU time, which other processes on the machine do not affect."""
     begun_s = time.thread_time()
     for batch in batches:
         judge(batch)
@@ -45,25 +45,26 @@ def rate(judge: Callable[[list[bytes]], object], batches: list[list[bytes]]) -> 
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = harness.parser(__doc__, rounds=20)
-    return parser.parse_args(argv)
+    return harness.parser(__doc__, rounds=20).parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     messages = simulated(MESSAGES)
     batches = [messages[first : first + BATCH] for first in range(0, MESSAGES, BATCH)]
-    kafka_ms = [time.time_ns() // 1_000_000 + MESSAGES * APART_US // 1000] * BATCH
+    kafka_ms = [time.time_ns() // 1_000_000 + MESSAGES * INTERVAL_US // 1000] * BATCH
     bare_decode = msgspec.json.Decoder(Message).decode
     loops: dict[str, Callable[[list[bytes]], object]] = {
         f"in batches of {BATCH:,}": lambda batch: decode_batch(batch, kafka_ms),
         "one at a time": lambda batch: [decode(message, kafka_ms[0]) for message in batch],
     }
-    assert not any(isinstance(verdict, Rejected) for verdict in decode_batch(messages)), "only readings are measured"
+    assert not any(isinstance(verdict, Rejected) for verdict in decode_batch(messages)), (
+        "a simulated reading was rejected"
+    )
     print(f"{'decoded/s on one core':<24}{'ours':>14}{'bare msgspec':>14}{'ratio':>8}")
     for name, ours in loops.items():
         ours_per_s, bare_per_s = in_turns(
-            lambda: rate(ours, batches),  # noqa: B023  # called at once
+            lambda: rate(ours, batches),  # noqa: B023  # called in this iteration
             lambda: rate(lambda batch: [bare_decode(message) for message in batch], batches),
             args.rounds,
         )

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a Kafka of their own, and two loops that take turns."""
+"""What the benchmarks share: flags, a Kafka to measure on, and two loops that run in turns."""
 
 from __future__ import annotations
 
@@ -16,17 +16,27 @@ from iot.settings import Kafka
 
 
 def parser(doc: str | None, *, kafka: bool = False, messages: int = 0, rounds: int = 0) -> argparse.ArgumentParser:
-    """Flags that benchmarks share: the Kafka to use, how many messages are in the topic, how often to measure."""
-    made = argparse.ArgumentParser(description=(doc or "").split("\n\n")[0], formatter_class=cli.HelpFormatter)
+    """Return an argument parser with the flags that benchmarks share.
+
+    Args:
+        doc: a module docstring. ``--help`` opens with its first paragraph.
+        kafka: whether to add ``--bootstrap-servers``, for ``some_kafka``.
+        messages: the default of ``--messages``, 0 to leave the flag out.
+        rounds: the default of ``--rounds``, 0 to leave the flag out.
+    """
+    description = (doc or "").split("\n\n")[0].replace("\n", " ")
+    made = argparse.ArgumentParser(description=description, formatter_class=cli.HelpFormatter)
     if kafka:
         made.add_argument(
             "--bootstrap-servers",
             type=cli.addresses,
             metavar="HOST:PORT",
-            help="a Kafka that runs; one is started unless told",
+            help="a running Kafka (default: start a broker for the benchmark)",
         )
     if messages:
-        made.add_argument("--messages", type=cli.positive_int, default=messages, metavar="N", help="in the topic")
+        made.add_argument(
+            "--messages", type=cli.positive_int, default=messages, metavar="N", help="messages in the topic"
+        )
     if rounds:
         made.add_argument("--rounds", type=cli.positive_int, default=rounds, metavar="N", help="how often to measure")
     return made
@@ -34,7 +44,7 @@ def parser(doc: str | None, *, kafka: bool = False, messages: int = 0, rounds: i
 
 @contextmanager
 def some_kafka(servers: str | None) -> Iterator[Kafka]:
-    """The Kafka at these servers, or one that is started on a free port and gone afterwards.
+    """Yield the Kafka at ``servers``, or a broker on a free port that is stopped and deleted at the end.
 
     Raises:
         UserError: no broker answers, or none can be started.
@@ -52,7 +62,7 @@ def some_kafka(servers: str | None) -> Iterator[Kafka]:
 
 
 def in_turns(ours: Callable[[], float], bare: Callable[[], float], rounds: int) -> tuple[float, float]:
-    """The medians of both rates, measured in turns after each has run once to warm up."""
+    """Run both loops in turns, and return the median rate of ours and of the bare one. The first turn warms up."""
     rates = [(bare(), ours()) for _ in range(rounds + 1)][1:]
     bare_per_s, ours_per_s = map(statistics.median, zip(*rates, strict=True))
     return ours_per_s, bare_per_s

@@ -1,4 +1,4 @@
-"""Signals and children, seen from outside: each test runs a small script that uses them."""
+"""Stop signals and child processes: each test runs a small script that uses them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def script(text: str, **popen: object) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_first_signal_sets_the_event(number):
-    # Run by nohup, the tests would hand on that SIGHUP is ignored.
+def test_the_first_signal_sets_the_event(number):
+    # Under nohup, the script would inherit that SIGHUP is ignored.
     text = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     text += "stop = StopSignal().install().event\nprint('ready')\nstop.wait()\nprint('summary')\n"
     with script(text) as process:
@@ -39,14 +39,14 @@ def test_first_signal_sets_the_event(number):
         assert process.wait(10) == 0
 
 
-def test_second_signal_ends_at_once():
+def test_the_second_signal_ends_the_process_at_once():
     text = "stop = StopSignal().install().event\nprint('ready')\nstop.wait()\nprint('stopping')\n"
     text += "time.sleep(0.8)\nprint('still stopping')\ntime.sleep(600)\n"
     with script(text) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "stopping\n"
-        # `timeout` sends its signal to the process and then to its group: that is one request.
+        # `timeout` signals the process and then its group, which counts as one request.
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "still stopping\n"
         process.send_signal(signal.SIGINT)
@@ -59,7 +59,7 @@ def test_a_child_dies_with_its_parent(end, system, tmp_path):
     reader, writer = os.pipe()
     text = f"child = spawn(['sleep', '600'], pass_fds=[{writer}])\nprint(child.pid)\ninput()\n{end}\n"
     if system == "other":
-        # The way for systems whose kernel does not tie a child to its parent works here too.
+        # Linux can also run the code for systems whose kernel does not kill a child with its parent.
         source = Path(__file__).parents[2] / "iot" / "processes.py"
         changed = source.read_text().replace('sys.platform == "linux"', "False")
         (tmp_path / "processes.py").write_text(changed)
@@ -70,6 +70,6 @@ def test_a_child_dies_with_its_parent(end, system, tmp_path):
         assert not select.select([reader], [], [], 0)[0], "the child lives as long as its parent"
         process.stdin.write("\n")
         process.stdin.flush()
-        # The pipe's other end closes when the last process that has it is gone.
+        # The pipe closes when the last process that holds it has ended.
         assert select.select([reader], [], [], 10)[0]
     os.close(reader)

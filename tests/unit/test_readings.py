@@ -1,4 +1,4 @@
-"""The schema of a reading: the table of cases, and what must hold for any message."""
+"""The validator: a table of cases, and properties that hold for any message."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ EXAMPLE = Message(
 
 
 def bytes_of(case: dict[str, Any]) -> bytes | None:
-    """A case's message: text, or base64 where it is not UTF-8, or null."""
+    """The message of a case. It is text, base64 if it is not UTF-8, or null."""
     if "base64" in case:
         return base64.b64decode(case["base64"])
     return None if case["message"] is None else case["message"].encode()
 
 
 def verdict(message: bytes | None, kafka_timestamp_ms: int | None = None) -> dict[str, Any] | str:
-    """The normalised fields of a reading, or the reason of its rejection; anything else that is raised comes through.
+    """The fields of a reading in standard units, or the reason why the message is rejected.
 
-    Decoded alone and among others, which must be the same and leave the others alone.
+    The message is decoded alone and in a batch. Both must give the same and leave the rest of the batch unchanged.
     """
     found: Reading | Rejected
     try:
@@ -90,7 +90,7 @@ def test_all_cases_in_one_batch() -> None:
     assert [shown(found) for found in verdicts if isinstance(found, Reading)] == accepted
 
 
-def test_each_record_of_a_batch_is_judged_by_its_own_timestamp() -> None:
+def test_each_record_of_a_batch_is_checked_against_its_own_timestamp() -> None:
     message = encode(EXAMPLE)
     moment_ms = 1_795_486_507_124
     verdicts = decode_batch(
@@ -100,17 +100,17 @@ def test_each_record_of_a_batch_is_judged_by_its_own_timestamp() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["T24:00:00Z", "T23:60:00Z", "T23:59:60Z", "T00:00:00+24:00", "T00:00:00-23:60"])
-def test_the_pattern_alone_refuses_what_is_no_time_of_day(wrong: str) -> None:
-    # Whatever the Python that reads it, or Spark, would make of it.
+def test_the_pattern_refuses_times_of_day_that_do_not_exist(wrong: str) -> None:
+    # Python versions and Spark read these differently.
     assert not re.fullmatch(TIMESTAMP_PATTERN, "2026-11-24" + wrong)
 
 
-def test_no_messages() -> None:
+def test_an_empty_batch() -> None:
     assert decode_batch([]) == []
 
 
 @pytest.mark.parametrize("kafka_timestamp_ms", [None, -1, 2**63 - 1])
-def test_a_record_without_a_usable_timestamp_of_kafka_sets_no_limit(kafka_timestamp_ms: int | None) -> None:
+def test_a_record_without_a_usable_kafka_timestamp_accepts_any_time(kafka_timestamp_ms: int | None) -> None:
     message = encode(msgspec.structs.replace(EXAMPLE, timestamp="9999-12-31T23:59:59.999999+00:00"))
     assert isinstance(verdict(message, kafka_timestamp_ms), dict)
 
@@ -138,7 +138,7 @@ def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     time.tzset()
 
 
-# Winter and summer: 02:15:07 and 14:00 on the clock of each zone, in UTC.
+# 02:15:07 in winter and 14:00 in summer on the clock of each zone, in UTC.
 LOCAL = {
     "Asia/Kolkata": ("2026-11-23T20:45:07.500000+00:00", "2026-07-01T08:30:00.000000+00:00"),
     "America/New_York": ("2026-11-24T07:15:07.500000+00:00", "2026-07-01T18:00:00.000000+00:00"),
@@ -150,18 +150,18 @@ def test_timestamp_without_an_offset_is_local_time(zone: str) -> None:
     winter, summer = LOCAL[zone]
     assert format_timestamp(parse_timestamp("2026-11-24T02:15:07.5")) == winter
     assert format_timestamp(parse_timestamp("2026-07-01T14:00:00")) == summer
-    # With an offset it is no local time.
+    # With an offset it is not local time.
     assert format_timestamp(parse_timestamp("2026-11-24T02:15:07.5+00:00")) == LOCAL["UTC"][0]
 
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"])
-def test_local_time_at_the_ends_of_the_calendar_is_a_verdict(zone: str, text: str) -> None:
+def test_local_time_at_the_ends_of_the_calendar_gets_a_verdict(zone: str, text: str) -> None:
     message = msgspec.structs.replace(EXAMPLE, timestamp=text)
     found = verdict(encode(message))
     assert isinstance(found, dict) or found.startswith("timestamp: ")
 
 
-# The usual form, with any characters in a few places.
+# The usual timestamp format, with any characters in a few places.
 USUAL_WITH_CHANGES = r"2026-.[0-9]-[0-9].T[012][0-9]:.[0-9]:[0-9][0-9].[0-9]..[0-9]{2}[0-9Z].00:.."
 any_text = st.text(max_size=MAX_STRING)
 some_text = st.text(min_size=1, max_size=MAX_STRING)
@@ -181,7 +181,7 @@ messages = st.builds(
 
 
 @given(messages)
-def test_what_encodes_decodes_to_the_same(message: Message) -> None:
+def test_an_encoded_message_decodes_to_the_same_reading(message: Message) -> None:
     reading = decode(encode(message))
     assert isinstance(reading, Reading)
     assert format_timestamp(reading.time_us) == message.timestamp
@@ -193,13 +193,13 @@ def test_what_encodes_decodes_to_the_same(message: Message) -> None:
         assert reading.unit == STANDARD_UNITS.get(message.sensor_type, "unknown")
     if message.unit is None or (message.sensor_type, message.unit) not in CONVERSIONS:
         assert reading.value == message.value
-    # What was decoded is in normalised form: as a message, it decodes to itself.
+    # A decoded reading is in standard units, so as a message it decodes to itself.
     normalised = {name: value for name, value in msgspec.to_builtins(reading).items() if name != "time_us"}
     assert decode(encode(Message(**normalised))) == reading
 
 
 @given(moments, st.integers(-1439, 1439), st.text("0123456789", max_size=12))
-def test_any_moment_at_any_offset_is_read_exactly(moment: datetime, offset_minutes: int, more_digits: str) -> None:
+def test_any_time_at_any_offset_is_parsed_exactly(moment: datetime, offset_minutes: int, more_digits: str) -> None:
     try:
         local = moment.astimezone(timezone(timedelta(minutes=offset_minutes)))
     except OverflowError:
@@ -230,7 +230,7 @@ def test_arbitrary_fields_get_a_verdict(changed: dict[str, Any]) -> None:
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A valid message with a few bytes changed, cut out or put in."""
+    """A valid message with a few bytes replaced, removed or inserted."""
     message = bytearray(encode(EXAMPLE))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(message)))
@@ -253,13 +253,13 @@ def test_a_batch_gets_the_verdicts_of_its_messages(batch: list[bytes | None]) ->
 
 
 @given(st.text('0123456789-:T.+Z "\\\0٣', min_size=26, max_size=38) | st.from_regex(USUAL_WITH_CHANGES, fullmatch=True))
-def test_timestamps_read_in_bulk_follow_the_pattern(text: str) -> None:
+def test_timestamps_parsed_in_bulk_follow_the_pattern(text: str) -> None:
     found = verdict(encode(msgspec.structs.replace(EXAMPLE, timestamp=text)))
     assert isinstance(found, str) or re.fullmatch(TIMESTAMP_PATTERN, text)
 
 
 @given(mutated() | messages.map(encode))
-def test_a_wrong_field_that_a_later_one_replaces_changes_nothing(message: bytes) -> None:
+def test_a_wrong_field_that_a_later_occurrence_replaces_changes_nothing(message: bytes) -> None:
     if message[:1] != b"{" or message[1:2] != b'"':
         return
     usual = verdict(message)

@@ -1,4 +1,4 @@
-"""Lines that scroll above a status: on a terminal, and piped."""
+"""Lines that scroll above a status, on a terminal and in a pipe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_piped_the_status_is_an_occasional_line():
+def test_in_a_pipe_the_status_is_printed_now_and_then():
     out, clock = io.StringIO(), Clock()
     with StatusLine(out, plain_every_s=10, clock=clock) as status:
         status.print("one", "two")
@@ -58,13 +58,13 @@ def test_on_a_terminal_the_status_is_redrawn_in_place_and_wiped(monkeypatch):
         clock.now_s += REDRAW_S
         status.update(lambda: "third\nfourth line")
     shown = out.getvalue()
-    assert "[bold]a line[/] :smile:\n" in shown, "markup is not for what others wrote"
-    # Each redraw erases both lines, and so does the end.
+    assert "[bold]a line[/] :smile:\n" in shown, "markup in a line is printed as it is"
+    # Each redraw erases both lines of the status, and so does leaving.
     assert shown.index("first") < shown.index("a line") < shown.index("third")
     assert shown.rstrip().endswith("\x1b[2K")
 
 
-def test_a_terminal_in_another_encoding_gets_escapes():
+def test_a_character_that_the_encoding_lacks_is_escaped():
     script = "from iot.terminal import StatusLine\nwith StatusLine() as status:\n    status.print('°C ä 日本')"
     environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
     ran = subprocess.run(
@@ -83,5 +83,5 @@ def test_a_terminal_in_another_encoding_gets_escapes():
         ("\x9b31m", r"\x9b31m"),
     ],
 )
-def test_printable(text, shown):
+def test_control_characters_are_escaped(text, shown):
     assert printable(text) == shown
