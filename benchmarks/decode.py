@@ -36,11 +36,11 @@ def simulated(count: int) -> list[bytes]:
     return [record["value"] for record in fleet.records(time.time_ns() // 1000 + np.arange(count) * INTERVAL_US)]
 
 
-def rate(judge: Callable[[list[bytes]], object], batches: list[list[bytes]]) -> float:
+def rate(validate: Callable[[list[bytes]], object], batches: list[list[bytes]]) -> float:
     """Return messages per second of CPU time, which other processes on the machine do not affect."""
     begun_s = time.thread_time()
     for batch in batches:
-        judge(batch)
+        validate(batch)
     return sum(map(len, batches)) / (time.thread_time() - begun_s)
 
 

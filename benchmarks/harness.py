@@ -1,4 +1,4 @@
-"""What the benchmarks share: flags, a Kafka to measure on, and two loops that run in turns."""
+"""Tools for benchmarks: flags, a Kafka to measure on, and two loops that run in turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the five scripts share, in folders in the order in which data flows.
+"""The code that the five scripts share. Its folders follow the data, from Kafka to the dashboard.
 
 Modules in this folder know no other folder, except the command ``rejected``:
     settings, cli, terminal, processes: constants, shared flags, status lines, stop signals and child processes.

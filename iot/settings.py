@@ -1,4 +1,4 @@
-"""What every module shares: addresses, topics, windows and folders, and the error that users read."""
+"""Constants and types for all modules: addresses, topics, windows, folders, and errors that users can fix."""
 
 from __future__ import annotations
 

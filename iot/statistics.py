@@ -1,4 +1,4 @@
-"""What a consumer has processed: messages, alerts by type, malformed messages by reason, values by sensor type."""
+"""The statistics of a consumer: messages, alerts by type, malformed messages by reason, values by sensor type."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Aggregate:
 
 @dataclass
 class Interval:
-    """What was processed in some time: all messages, and the values of the valid ones by sensor type."""
+    """The messages processed in some time: how many, and the values of the valid ones by sensor type."""
 
     messages: int = 0
     values: defaultdict[str, Aggregate] = field(default_factory=lambda: defaultdict(Aggregate))

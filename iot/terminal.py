@@ -1,4 +1,4 @@
-"""What a running script shows: lines that scroll, and below them a status that updates in place.
+"""The output of a running script: lines that scroll, and below them a status that updates in place.
 
 On a terminal, the status is redrawn a few times a second. In a pipe or file, it is printed now and then as plain text.
 """

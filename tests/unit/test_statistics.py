@@ -1,4 +1,4 @@
-"""What a consumer counts, over the run and over the last ten seconds, and the table that shows it."""
+"""The statistics of a consumer, over the run and over the last ten seconds, and the table that shows them."""
 
 from __future__ import annotations
 
