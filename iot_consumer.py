@@ -169,7 +169,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--group", type=group_name, default=DEFAULT_GROUP, help="consumer group to join")
     parser.add_argument(
-        "--from-beginning", action="store_true", help="read the topic from its beginning, whatever the group committed"
+        "--from-beginning",
+        action="store_true",
+        help="read the topic from its beginning (default: from the group's committed offsets, or else from the end)",
     )
     parser.add_argument(
         "--max-messages",
