@@ -29,9 +29,9 @@ from iot.kafka.sender import CLIENTS, DEFAULT_MAX_IN_FLIGHT, Record, Sender, mak
 from iot.kafka.topics import ensure_topics
 from iot.sensors.faults import Injector
 from iot.sensors.fleet import Fleet
+from iot.sensors.sending import MAX_BATCH
 from iot.settings import Kafka, UserError
 from iot.terminal import StatusLine
-from iot_producer import MAX_BATCH
 
 SENSORS = 50
 MESSAGES = {"kafka-python": 40_000, "confluent-kafka": 400_000}

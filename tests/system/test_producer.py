@@ -1,4 +1,4 @@
-"""The producer, seen from outside: all that was asked for arrives once and in order, through outages and signals."""
+"""The whole producer against a real broker: every message arrives once and in order, despite outages and signals."""
 
 from __future__ import annotations
 
@@ -7,177 +7,22 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 from kafka import KafkaAdminClient
 
-import iot_producer
 from iot.broker.broker import Broker, find_free_port
-from iot.kafka.sender import CLIENTS, Record, Sender
+from iot.kafka.sender import CLIENTS
 from iot.kafka.topics import TOPICS
 from iot.readings import Reading, Rejected, decode
-from iot.sensors.faults import Injector
-from iot.sensors.fleet import Fleet
-from iot.sensors.pacing import Schedule, WallClock
-from iot.sensors.progress import Tally
-from iot_producer import limit_of, parse_args, send_share
 from tests.integration.kafka.test_sender import read_back
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).parents[1] / "data"
-
-
-# In this process ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        "--sensors 0",
-        "--sensors 1000001",
-        "--rate 0",
-        "--rate inf",
-        "--rate 1e9",
-        "--threads 0",
-        "--threads 1000",
-        "--duration -1",
-        "--count 0.5",
-        "--seed x",
-        "--client librdkafka",
-        "--malformed-ratio 1.1",
-        "--late-ratio nan",
-        "--timestamps recorded",
-        "--replay x --sensors 3",
-        "--replay x --timestamps recorded --late-ratio 0.1",
-        "--replay x --timestamps then",
-        "more",
-    ],
-)
-def test_bad_flags_exit_2(flags, refuses):
-    refuses(parse_args, flags.split())
-
-
-@pytest.mark.parametrize(
-    ("flags", "rate"),
-    [("", 10), ("--sensors 3", 3), ("--sensors 3 --rate 7.5", 7.5), ("--replay f", 1), ("--replay f --rate 9", 9)],
-)
-def test_a_sensor_sends_about_once_a_second_unless_told(flags, rate):
-    assert parse_args(flags.split()).rate == rate
-
-
-@pytest.mark.parametrize(
-    ("flags", "limit"),
-    [
-        ("", float("inf")),
-        ("--rate 2000 --duration 20", 40_000),
-        ("--rate 30 --duration 0.1", 3),
-        ("--rate 0.1 --duration 1", 1),
-        ("--rate 3 --duration 1.5", 5),
-        ("--rate 100 --duration 10 --count 7", 7),
-        ("--rate 1e7 --duration 1e300 --count 7", 7),
-    ],
-)
-def test_what_is_asked_for_as_a_number_of_messages(flags, limit):
-    assert limit_of(parse_args(flags.split()), None) == limit
-
-
-class Memory(Sender):
-    """A sender to nowhere, which acknowledges when told to."""
-
-    client = "memory"
-
-    def __init__(self) -> None:
-        super().__init__("topic", 0)
-        self.sent: list[Record] = []
-        self.confirmed = 0
-        self.limit = sys.maxsize
-
-    @property
-    def acknowledged(self) -> int:
-        return self.confirmed
-
-    def send(self, records: list[Record], stop: threading.Event) -> int:
-        accepted = min(len(records), self.limit - self.accepted)
-        self.sent += [record.copy() for record in records[:accepted]]
-        self.accepted += accepted
-        if accepted < len(records):
-            stop.set()
-        return accepted
-
-    def flush(self, timeout_s: float) -> int:
-        return self.in_flight
-
-    def close(self) -> None: ...
-
-
-def send(sender: Sender, limit: float, shares: int = 1, rate: float = 1e6, **ratios: float) -> tuple[Tally, list[int]]:
-    """Send what is long due in as many threads; returns the tally, and the sizes of batches."""
-    tally, stop, sizes = Tally(), threading.Event(), []
-    schedule = Schedule(rate, time.monotonic() - 1000)
-    for share in range(shares):
-        injector = Injector(
-            Fleet(10, 1, "r", share, shares), ratios.get("malformed", 0), ratios.get("late", 0), f"{share}"
-        )
-        send_share(
-            injector,
-            schedule,
-            limit,
-            WallClock(),
-            sender,
-            tally,
-            lambda batch, accepted: sizes.append(len(batch.records)),
-            stop,
-        )
-    return tally, sizes
-
-
-@pytest.mark.parametrize("shares", [1, 3, 10])
-@pytest.mark.parametrize("limit", [1, 7, 5_003])
-def test_exactly_the_limit_is_sent(limit, shares):
-    sender = Memory()
-    send(sender, limit, shares)
-    found = defaultdict(list)
-    for record in sender.sent:
-        reading = decode(record["value"])
-        found[reading.sensor_id].append(reading.sequence)
-    assert sum(map(len, found.values())) == limit
-    for number in range(10):
-        assert found[f"sensor_{number}"] == list(range((limit - number + 9) // 10))
-
-
-def test_what_is_overdue_is_sent_in_bounded_batches_and_stamped_when_it_was_due():
-    sender = Memory()
-    before_us = time.time_ns() // 1000
-    tally, sizes = send(sender, 10_000, rate=1_000)
-    assert sizes == [iot_producer.MAX_BATCH] * 5
-    times_us = [decode(record["value"]).time_us for record in sender.sent]
-    assert set(np.diff(times_us)) <= {999, 1000, 1001}
-    assert abs(times_us[0] - (before_us - 1000 * 1_000_000)) < 2_000_000
-    assert tally.delays.percentile_s(50) == pytest.approx(1000 - 5, rel=0.03)
-
-
-def test_only_what_was_accepted_is_counted():
-    sender = Memory()
-    sender.limit = 2_500
-    tally, sizes = send(sender, 10_000, malformed=0.5, late=0.5)
-    assert len(sizes) == 2
-    rejected = 0
-    for record in sender.sent:
-        try:
-            decode(record["value"], time.time_ns() // 1_000_000)
-        except Rejected:
-            rejected += 1
-    assert tally.malformed == rejected
-    assert 0.2 < tally.late / 2_500 < 0.3
-
-
-# Against a real broker ------------------------------------------------------------------------------------------------
 
 
 def command(broker: Broker | int, flags: str) -> list[str]:
@@ -244,7 +89,6 @@ def delivered(broker: Broker, topic: str) -> Delivered:
     return Delivered(readings, partitions, malformed)
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("client", CLIENTS)
 def test_delivers_exactly_what_was_asked_for(client, broker, topic):
     ran = run(broker, f"--topic {topic} --client {client} --sensors 20 --rate 1000 --duration 2 --threads 3 --seed 1")
@@ -258,7 +102,6 @@ def test_delivers_exactly_what_was_asked_for(client, broker, topic):
     assert times_us[-1] - times_us[0] == pytest.approx(1_999_000, abs=1_000)
 
 
-@pytest.mark.integration
 def test_injected_faults_are_counted_and_leave_no_gap(broker, topic):
     ran = run(broker, f"--topic {topic} --rate 5000 --count 2000 --malformed-ratio 0.1 --late-ratio 0.1 --verbose")
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -273,7 +116,6 @@ def test_injected_faults_are_counted_and_leave_no_gap(broker, topic):
     assert len(re.findall(r'^\{"sensor_id":"sensor_\d', ran.stdout, re.M)) > found.total
 
 
-@pytest.mark.integration
 def test_the_topic_is_made_and_one_that_differs_is_told(broker):
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     admin.create_topics({"one-partition": {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
@@ -288,7 +130,6 @@ def test_the_topic_is_made_and_one_that_differs_is_told(broker):
     admin.close()
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("file", ["readings.csv", "readings.jsonl"])
 def test_replays_a_file(file, broker, topic):
     ran = run(broker, f"--topic {topic} --replay tests/data/{file} --rate 50 --timestamps recorded --threads 2")
@@ -302,7 +143,6 @@ def test_replays_a_file(file, broker, topic):
     }
 
 
-@pytest.mark.integration
 def test_a_bad_line_of_a_file_is_named(broker, tmp_path):
     bad = tmp_path / "bad.csv"
     bad.write_bytes((DATA / "readings.csv").read_bytes().replace(b"40.9", b"cold"))
@@ -320,7 +160,6 @@ def test_without_a_broker_it_says_how_to_start_one():
     assert re.fullmatch(rf"error: no Kafka .*localhost:{port}; .*python -m iot.broker --port {port}\n", ran.stderr)
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("client", CLIENTS)
 def test_ctrl_c_ends_when_all_is_acknowledged(client, broker, topic):
     process = start(broker, f"--topic {topic} --client {client} --rate 500 --verbose")
@@ -335,7 +174,6 @@ def test_ctrl_c_ends_when_all_is_acknowledged(client, broker, topic):
     assert said["sent"] == said["acknowledged"] == found.total >= 299
 
 
-@pytest.mark.integration
 def test_output_that_nobody_reads_ends_it_and_loses_nothing(broker, topic):
     process = start(broker, f"--topic {topic} --rate 500 --verbose")
     lines = [process.stdout.readline() for _ in range(100)]
@@ -347,7 +185,6 @@ def test_output_that_nobody_reads_ends_it_and_loses_nothing(broker, topic):
     assert found.total >= len(lines) - 1
 
 
-@pytest.mark.integration
 def test_a_broker_that_is_killed_and_comes_back(tmp_path, eventually):
     """Two producers go on and lose nothing, a third is stopped while it is away, a fourth stopped twice."""
     port = find_free_port()

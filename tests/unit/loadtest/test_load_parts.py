@@ -34,7 +34,7 @@ from iot.loadtest.worker import Job, Lane, Work
 from iot.readings import decode
 from iot.sensors.pacing import Schedule
 from iot.settings import Kafka, UserError
-from tests.system.test_producer import Memory
+from tests.support.senders import Memory
 
 
 def result(**changes) -> Result:
