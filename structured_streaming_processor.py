@@ -146,7 +146,7 @@ def start_queries(
     guard = TopicGuard(kafka, of_windows.identity, cure(args))
 
     def keep(batch_id: int, rows: pa.Table, report: Report) -> None:
-        guard.require_unless_away()
+        guard.require_not_replaced()
         board.add(rows, report)
         of_windows.contexts = checkpoints.contexts_after(of_windows.contexts, batch_id, report)
         checkpoints.write_notes(windows_checkpoint, of_windows)
@@ -184,9 +184,10 @@ def watch(queries: list[StreamingQuery], feed: AlertFeed, board: Board, cure: st
                 raise UserError(f"the {query.name} query died: {errors.explain(error, cure=cure)}")
         if feed.failure:
             raise UserError(f"alerts cannot be shown: {settings.reason(feed.failure)}")
-        if (feed.away is None) != (away is None):
-            board.say(f"Kafka does not answer ({feed.away}); trying until it does" if feed.away else "Kafka is back")
-            away = feed.away
+        outage = feed.outage
+        if (outage is None) != (away is None):
+            board.say(f"Kafka does not answer ({outage}); trying until it does" if outage else "Kafka is back")
+            away = outage
         if not any(query.isActive for query in queries):
             return
 

@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import harness
 from iot.broker.broker import Broker, find_free_port
-from iot.kafka.connect import kafka_python_config
+from iot.kafka.client_config import kafka_python_config
 from iot.kafka.offsets import end_offsets
 from iot.processes import StopSignal, spawn
 from iot.settings import READINGS_TOPIC, UserError

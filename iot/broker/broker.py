@@ -31,7 +31,7 @@ from iot.java.class_archives import jvm_flags
 from iot.java.jars import class_path, read_lock
 from iot.java.runtime import java_executable
 from iot.kafka.connect import require_broker
-from iot.kafka.topics import TOPICS, ensure_topics, make_admin, say
+from iot.kafka.topics import TOPICS, describe_error, ensure_topics, make_admin
 from iot.processes import StopSignal, spawn
 from iot.settings import Kafka, UserError, reason
 
@@ -361,7 +361,9 @@ def show(command: str, kafka: Kafka) -> int:
     try:
         table = topics_table(kafka) if command == "topics" else groups_table(kafka)
     except KafkaError as error:
-        raise UserError(f"Kafka at {kafka.bootstrap_servers} does not tell its {command}: {say(error)}") from error
+        raise UserError(
+            f"Kafka at {kafka.bootstrap_servers} does not tell its {command}: {describe_error(error)}"
+        ) from error
     if not table.row_count:
         print(f"No {command} at {kafka.bootstrap_servers}.")
         return 0

@@ -1,4 +1,4 @@
-"""Follows the topic of alerts, and hands on what comes in; a broker that is away only makes it wait."""
+"""Follow the alerts topic in a thread, through outages of the broker."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from iot.batches import Offsets
 from iot.kafka.offsets import make_reader, partitions_of
 from iot.settings import ALERTS_TOPIC, Kafka, reason
 
+# How long one poll waits for alerts.
 POLL_WAIT_MS = 500
+# How long to wait before the next attempt after an error.
 RETRY_S = 1.0
-# So many at once need not gather.
-MANY = 1_000
-
+# Maximum number of alerts in one poll.
+MAX_POLL = 10_000
+# A poll with this many alerts is followed by the next one at once.
+BUSY = 1_000
 
 OnAlerts = Callable[[list[Delivered], Offsets], None]
 
@@ -27,9 +30,10 @@ _decode = msgspec.json.Decoder(Alert).decode
 
 
 class AlertFeed:
-    """A thread that reads alerts about one source topic, each with the place to go on from.
+    """A thread that reads the alerts about one source topic.
 
-    ``start`` begins; ``away`` says why nothing can be read, None while all is well; ``close`` ends it.
+    ``outage`` says why nothing can be read now; None while the feed is connected. ``failure`` is the error that ended
+    the thread.
     """
 
     def __init__(
@@ -37,13 +41,13 @@ class AlertFeed:
     ) -> None:
         """
         Args:
-            source_topic: alerts about readings of other topics are passed over.
-            on_alerts: called in the feed's thread, with alerts in the order of each partition, and the offsets to go
-                on from when these are kept. Whatever it raises ends the feed; ``failure`` then has it.
-            gather_s: how long alerts gather after some were handed on, where each call costs.
+            source_topic: alerts about readings of other topics are skipped.
+            on_alerts: called in the feed's thread, with alerts in the order of each partition, and the offsets at
+                which to continue once these alerts are kept. An error that it raises ends the feed.
+            gather_s: how long to collect alerts between two calls, for an ``on_alerts`` that is expensive to call.
         """
         self._kafka = kafka
-        # As ``iot.alerts.alert_id`` writes it: what others wrote into the topic gets no further.
+        # The form that ``iot.alerts.alert_id`` writes. Anything else in the topic is not ours.
         self._is_about_source = re.compile(rf"{re.escape(source_topic)}-[0-9]+-[0-9]+", re.ASCII).fullmatch
         self._on_alerts = on_alerts
         self._topic = topic
@@ -51,16 +55,16 @@ class AlertFeed:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="alert-feed", daemon=True)
         self._offsets: Offsets | None = None
-        self.away: str | None = None
+        self.outage: str | None = None
         self.failure: BaseException | None = None
 
     def start(self, offsets: Mapping[int, int] | None = None) -> None:
-        """Begin at these offsets, see ``offsets.end_offsets``; without, where the topic ends once it is reached."""
+        """Start at these offsets; without offsets, at the end of the topic when Kafka is first reached."""
         self._offsets = None if offsets is None else dict(offsets)
         self._thread.start()
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """End it, and wait so long for that; a broker that is away may hold it up."""
+        """End the thread. During an outage it may still run after ``timeout_s``."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -71,7 +75,7 @@ class AlertFeed:
                 try:
                     self._follow()
                 except KafkaError as error:
-                    self.away = reason(error)
+                    self.outage = reason(error)
                     self._stop.wait(RETRY_S)
         except BaseException as error:
             self.failure = error
@@ -83,24 +87,24 @@ class AlertFeed:
             if not partitions:
                 raise UnknownTopicOrPartitionError(f"there is no topic {self._topic}")
             consumer.assign(partitions)
-            begin, end = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+            first, end = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
             if self._offsets is None:
                 self._offsets = {partition.partition: end[partition] for partition in partitions}
             for partition in partitions:
-                # Expired meanwhile, or the topic was made anew: what is there is what can be had.
+                # The offset may be out of range: its records expired, or the topic was deleted and made again.
                 wanted = self._offsets.get(partition.partition, 0)
-                consumer.seek(partition, min(max(wanted, begin[partition]), end[partition]))
-            self.away = None
+                consumer.seek(partition, min(max(wanted, first[partition]), end[partition]))
+            self.outage = None
             while not self._stop.is_set():
-                batches = consumer.poll(POLL_WAIT_MS, max_records=10_000)
+                batches = consumer.poll(POLL_WAIT_MS, max_records=MAX_POLL)
                 if batches:
-                    self._hand_on(batches, self._offsets)
-                    if sum(map(len, batches.values())) < MANY:
+                    self._deliver(batches, self._offsets)
+                    if sum(map(len, batches.values())) < BUSY:
                         self._stop.wait(self._gather_s)
         finally:
             consumer.close(autocommit=False, timeout_ms=2_000)
 
-    def _hand_on(self, batches: Mapping[TopicPartition, list], offsets: Offsets) -> None:  # type: ignore[type-arg]
+    def _deliver(self, batches: Mapping[TopicPartition, list], offsets: Offsets) -> None:  # type: ignore[type-arg]
         delivered = []
         for partition, records in batches.items():
             offsets[partition.partition] = records[-1].offset + 1

@@ -14,7 +14,7 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.base import MemberState
 from kafka.errors import AuthorizationError, InconsistentGroupProtocolError, KafkaError
 
-from iot.kafka.connect import kafka_python_config, quiet_kafka_python
+from iot.kafka.client_config import kafka_python_config, quiet_kafka_python
 from iot.settings import Kafka, UserError, reason
 
 # Maximum number of messages in one poll.

@@ -1,4 +1,4 @@
-"""Where topics end: readers that belong to no group, and how far a topic reaches now."""
+"""Where a topic begins and ends, read by consumers that belong to no group."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from iot.batches import Offsets
-from iot.kafka.connect import kafka_python_config, quiet_kafka_python
+from iot.kafka.client_config import kafka_python_config, quiet_kafka_python
 from iot.settings import Kafka, UserError, reason
 
+# How long to wait for Kafka's answer.
 TIMEOUT_MS = 4_000
+# How long to wait for a consumer to close.
 CLOSE_MS = 2_000
 
 
 def make_reader(kafka: Kafka) -> KafkaConsumer:
-    """A consumer that belongs to no group and commits nothing.
+    """Return a consumer that belongs to no group and commits nothing.
 
     Raises:
         KafkaError: Kafka does not answer.
@@ -34,12 +36,12 @@ def make_reader(kafka: Kafka) -> KafkaConsumer:
 
 
 def partitions_of(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
-    """The partitions of a topic, in order."""
+    """Return the partitions of a topic, in order; none if it does not exist."""
     return [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
 
 
 def end_offsets(kafka: Kafka, topic: str) -> Offsets:
-    """Where a topic ends now.
+    """Return the end offset of each partition.
 
     Raises:
         KafkaError: Kafka does not answer.
@@ -52,7 +54,10 @@ def end_offsets(kafka: Kafka, topic: str) -> Offsets:
 
 
 def start_offsets(kafka: Kafka, topic: str, which: str) -> Offsets:
-    """The offsets to begin with: ``earliest`` or ``latest``.
+    """Return the offset of each partition at which to start.
+
+    Args:
+        which: ``earliest`` or ``latest``.
 
     Raises:
         UserError: Kafka does not answer.
@@ -67,9 +72,7 @@ def start_offsets(kafka: Kafka, topic: str, which: str) -> Offsets:
         finally:
             consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
     except KafkaError as error:
-        raise UserError(
-            f"Kafka at {kafka.bootstrap_servers} does not say where {topic} begins and ends: {reason(error)}"
-        ) from error
+        raise UserError(f"cannot read the offsets of {topic} at {kafka.bootstrap_servers}: {reason(error)}") from error
 
 
 def _ends(consumer: KafkaConsumer, topic: str) -> Offsets:
@@ -78,24 +81,27 @@ def _ends(consumer: KafkaConsumer, topic: str) -> Offsets:
 
 
 class EndOffsets:
-    """Asks again and again where a topic ends; ``away`` says why there was no answer the last time, else None."""
+    """Reads the end offsets of a topic repeatedly, over one connection.
+
+    ``outage`` says why the last ``fetch`` failed; None if it did not.
+    """
 
     def __init__(self, kafka: Kafka, topic: str) -> None:
         self._kafka = kafka
         self._topic = topic
         self._consumer: KafkaConsumer | None = None
-        self.away: str | None = None
+        self.outage: str | None = None
 
-    def look(self) -> Offsets | None:
-        """Where the topic ends now; None when Kafka does not answer within a few seconds."""
+    def fetch(self) -> Offsets | None:
+        """Return the end offset of each partition, or None if Kafka does not answer within a few seconds."""
         try:
             self._consumer = self._consumer or make_reader(self._kafka)
             ends = _ends(self._consumer, self._topic)
         except KafkaError as error:
-            self.away = f"Kafka at {self._kafka.bootstrap_servers} does not answer ({reason(error)})"
+            self.outage = f"Kafka at {self._kafka.bootstrap_servers} does not answer ({reason(error)})"
             self.close()
             return None
-        self.away = None
+        self.outage = None
         return ends
 
     def close(self) -> None:

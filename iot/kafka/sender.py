@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypedDict, cast
 
-from iot.kafka.connect import START_S, confluent_config, kafka_python_config, quiet_kafka_python
+from iot.kafka.client_config import START_S, confluent_config, kafka_python_config, quiet_kafka_python
 from iot.kafka.marks import Mark
 from iot.settings import Kafka, UserError, reason
 

@@ -1,4 +1,4 @@
-"""Whether a topic that is read is still the one that results are about: made anew, it shares only the name."""
+"""Detect that a topic was deleted and made again: the new topic has the same name, but not the same data."""
 
 from __future__ import annotations
 
@@ -9,51 +9,55 @@ from typing import Any
 from kafka.errors import KafkaError
 
 from iot.batches import Identity
-from iot.kafka.topics import make_admin, say
+from iot.kafka.topics import describe_error, make_admin
 from iot.settings import Kafka, UserError
 
 
-class TopicReplaced(UserError):  # noqa: N818  # it stays so
-    """The topic was deleted and made again: what is read of it now has nothing to do with what was read before."""
+class TopicReplaced(UserError):  # noqa: N818  # a state, not only an error
+    """The topic was deleted and made again, so its messages have nothing to do with those read before."""
 
 
 class TopicGuard:
-    """Asks Kafka for the id of a topic, always on the same connection; threads may share it."""
+    """Checks the id of a topic, always over the same connection. Threads may share it."""
 
-    def __init__(self, kafka: Kafka, identity: Identity, cure: str) -> None:
+    def __init__(self, kafka: Kafka, identity: Identity, fix: str) -> None:
         """
         Args:
-            identity: the topic as it has to be.
-            cure: a command, for when it is another.
+            identity: the topic that results are about.
+            fix: the command to run if the topic was replaced; it ends the error message.
         """
         self._kafka = kafka
         self._identity = identity
-        self._cure = cure
+        self._fix = fix
         self._lock = threading.Lock()
         self._admin: Any = None
 
     def require_same(self) -> None:
-        """Return if the topic is the same as ever; what was read of it before this was asked is of that topic too.
+        """Return if the topic is still the same; then everything read before this call is of that topic too.
 
         Raises:
-            TopicReplaced: it is another of the same name.
-            UserError: there is no such topic now, or Kafka does not answer.
+            TopicReplaced: another topic has the name now.
+            UserError: the topic does not exist, or Kafka does not answer.
         """
-        topic, where = self._identity.topic, self._kafka.bootstrap_servers
+        topic, address = self._identity.topic, self._kafka.bootstrap_servers
         with self._lock:
             try:
                 self._admin = self._admin or make_admin(self._kafka)
-                told = self._admin.describe_topics([topic])[0]
+                described = self._admin.describe_topics([topic])[0]
             except KafkaError as error:
                 self._disconnect()
-                raise UserError(f"Kafka at {where} does not answer ({say(error)})") from error
-        if told["error_code"]:
-            raise UserError(f"Kafka at {where} has no topic {topic} any more")
-        if str(told["topic_id"]) != self._identity.topic_id:
-            raise TopicReplaced(f"the topic {topic} was deleted and made again while it was read; {self._cure}")
+                raise UserError(f"Kafka at {address} does not answer ({describe_error(error)})") from error
+        if described["error_code"]:
+            raise UserError(f"Kafka at {address} has no topic {topic} any more")
+        if str(described["topic_id"]) != self._identity.topic_id:
+            raise TopicReplaced(f"the topic {topic} was deleted and made again while it was read; {self._fix}")
 
-    def require_unless_away(self) -> None:
-        """Raises ``TopicReplaced`` as ``require_same``; where Kafka has no answer nothing new can have been read."""
+    def require_not_replaced(self) -> None:
+        """Return unless another topic has the name now. No answer is no error: nothing new can have been read.
+
+        Raises:
+            TopicReplaced: another topic has the name now.
+        """
         try:
             self.require_same()
         except TopicReplaced:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import cast
 
-from iot.kafka.connect import START_S, kafka_python_config, quiet_kafka_python
+from iot.kafka.client_config import START_S, kafka_python_config, quiet_kafka_python
 from iot.kafka.sender import MarkedRecord, Record, Sender
 from iot.settings import Kafka, UserError, reason
 

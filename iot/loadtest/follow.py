@@ -24,7 +24,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from iot import alerts
 from iot.alerts import Delivered
 from iot.batches import Offsets
-from iot.kafka.connect import confluent_config
+from iot.kafka.client_config import confluent_config
 from iot.loadtest.latency import Latencies
 from iot.loadtest.results import Stage
 from iot.readings import Rejected, decode, format_timestamp

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from rich import box
 from rich.table import Table
 
-from iot.kafka.connect import kafka_python_config
+from iot.kafka.client_config import kafka_python_config
 from iot.kafka.topics import ensure_topics
 from iot.loadtest import kafka_tool
 from iot.loadtest.plan import COURSE, Plan

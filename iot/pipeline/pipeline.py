@@ -276,8 +276,8 @@ class Processing:
 
     def _heartbeat(self, stopped: bool = False) -> None:
         now_s = time.time()
-        ends = self._ends.look()
-        away = self._ends.away
+        ends = self._ends.fetch()
+        away = self._ends.outage
         if ends is not None and not self.over:
             try:
                 self._require_same_topic()
@@ -317,7 +317,7 @@ class Processing:
     def _alerts_away(self) -> str | None:
         if self._feed.reason and self._feed.reason != STARTING:
             return self._feed.reason
-        return self._feed.running.away if self._feed.running else None
+        return self._feed.running.outage if self._feed.running else None
 
     def _is_behind(self, now_s: float) -> bool:
         """Whether what was in the topic ten seconds ago is not all processed yet."""

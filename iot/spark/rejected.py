@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from iot.kafka.connect import confluent_config
+from iot.kafka.client_config import confluent_config
 from iot.settings import Kafka, reason
 
 MAX_BYTES = 2 * 1024 * 1024

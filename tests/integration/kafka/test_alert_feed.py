@@ -1,4 +1,4 @@
-"""The feed of alerts against a real broker: where it begins, what it hands on, and what stops it not."""
+"""The alert feed against a real broker: where it starts, what it delivers, and which errors end it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import contextmanager
 
 import msgspec
-import pytest
 
 from iot.alerts import Delivered, encode
 from iot.broker.broker import Broker
@@ -15,8 +14,6 @@ from iot.kafka.alert_feed import AlertFeed
 from iot.kafka.sender import make_sender
 from iot.kafka.topics import ensure_topics
 from tests.support.results import an_alert
-
-pytestmark = pytest.mark.integration
 
 SOURCE = "readings-1"
 
@@ -30,7 +27,7 @@ def send(broker: Broker, topic: str, *values: bytes) -> None:
 
 @contextmanager
 def feed(broker: Broker, topic: str, offsets: dict[int, int] | None, on_alerts: Callable | None = None):  # type: ignore[type-arg]
-    """The ids of the alerts that a feed has handed on, and the feed."""
+    """Start a feed; gives the ids of the alerts it has delivered so far, and the feed."""
     ids: list[str] = []
 
     def keep(delivered: list[Delivered], _: object) -> None:
@@ -44,7 +41,7 @@ def feed(broker: Broker, topic: str, offsets: dict[int, int] | None, on_alerts: 
         followed.close()
 
 
-def test_only_alerts_about_the_source_get_further(broker, topic, eventually):
+def test_only_alerts_about_the_source_topic_are_delivered(broker, topic, eventually):
     good = [an_alert(0, alert_id=f"{SOURCE}-0-7"), an_alert(0, alert_id=f"{SOURCE}-12-123456789")]
     send(
         broker,
@@ -69,34 +66,34 @@ def test_only_alerts_about_the_source_get_further(broker, topic, eventually):
         assert followed.failure is None
 
 
-def test_it_begins_at_the_end_or_where_it_is_told(broker, topic, eventually):
+def test_it_starts_at_the_end_or_at_the_given_offsets(broker, topic, eventually):
     send(broker, topic, *(encode(an_alert(0, alert_id=f"{SOURCE}-0-{number}")) for number in range(3)))
     with feed(broker, topic, None) as (from_end, _), feed(broker, topic, {}) as (from_beginning, _):
         eventually(lambda: len(from_beginning) == 3)
 
-        def a_new_one_has_come() -> bool:
+        def a_new_one_arrives() -> bool:
             send(broker, topic, encode(an_alert(0, alert_id=f"{SOURCE}-0-3")))
             return bool(from_end)
 
-        eventually(a_new_one_has_come)
+        eventually(a_new_one_arrives)
         assert set(from_end) == {f"{SOURCE}-0-3"}
 
 
-def test_a_topic_that_is_not_there_is_waited_for(broker, eventually):
+def test_it_waits_for_a_missing_topic(broker, eventually):
     with feed(broker, "not-yet", None) as (ids, followed):
-        eventually(lambda: followed.away is not None)
-        assert "not-yet" in followed.away
+        eventually(lambda: followed.outage is not None)
+        assert "not-yet" in followed.outage
         ensure_topics(broker.kafka, ["not-yet"])
-        eventually(lambda: followed.away is None)
+        eventually(lambda: followed.outage is None)
 
-        def one_has_come() -> bool:
+        def one_arrives() -> bool:
             send(broker, "not-yet", encode(an_alert(0, alert_id=f"{SOURCE}-0-1")))
             return bool(ids)
 
-        eventually(one_has_come)
+        eventually(one_arrives)
 
 
-def test_what_cannot_be_handed_on_ends_it(broker, topic, eventually):
+def test_an_error_of_the_receiver_ends_it(broker, topic, eventually):
     send(broker, topic, encode(an_alert(0, alert_id=f"{SOURCE}-0-1")))
 
     def fails(*_: object) -> None:
@@ -107,7 +104,7 @@ def test_what_cannot_be_handed_on_ends_it(broker, topic, eventually):
         assert str(followed.failure) == "no room"
 
 
-def test_alerts_gather_where_each_call_costs(broker, topic, eventually):
+def test_alerts_are_collected_between_two_calls(broker, topic, eventually):
     calls: list[list[str]] = []
 
     def keep(delivered: list[Delivered], _: object) -> None:
