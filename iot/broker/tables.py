@@ -1,4 +1,4 @@
-"""What any Kafka holds, as tables for the terminal: topics with their offsets, consumer groups with their lag."""
+"""Tables for the terminal: topics with their offsets, and consumer groups with their lag."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from iot.settings import Kafka
 
 
 def topics_table(kafka: Kafka) -> Table:
-    """A row per partition of each topic: its offsets, how many messages lie between, and the topic's own settings.
+    """Return a row per partition of each topic: its offsets, its number of messages, and the topic's own settings.
 
     Raises:
         KafkaError: Kafka does not answer.
@@ -32,11 +32,11 @@ def topics_table(kafka: Kafka) -> Table:
         end = admin.list_partition_offsets(dict.fromkeys(every, OffsetSpec.LATEST)) if every else {}
         configs = topic_configs(admin, list(partitions), "modified") if every else {}
     for name, of_topic in partitions.items():
-        # Settings beside the partitions, one on each row as far as they go, the others on the last.
-        told = [f"{key}={value}" for key, value in sorted(configs[name].items())]
+        # One setting beside each partition; the last row has all that are left.
+        texts = [f"{key}={value}" for key, value in sorted(configs[name].items())]
         for row, partition in enumerate(of_topic):
             begin_offset, end_offset = first[partition].offset, end[partition].offset
-            beside = told[row : row + 1] if row < len(of_topic) - 1 else told[row:]
+            beside = texts[row : row + 1] if row < len(of_topic) - 1 else texts[row:]
             table.add_row(
                 name if row == 0 else "",
                 str(partition.partition),
@@ -51,7 +51,7 @@ def topics_table(kafka: Kafka) -> Table:
 
 
 def groups_table(kafka: Kafka) -> Table:
-    """A row per consumer group and partition: who reads it, what is committed, and how far that is behind the end.
+    """Return a row per consumer group and partition: its reader, the committed offset, and the lag.
 
     Raises:
         KafkaError: Kafka does not answer.
@@ -97,7 +97,7 @@ def groups_table(kafka: Kafka) -> Table:
 
 
 def _readers(group: dict[str, Any], make_partition: Any) -> dict[Any, str]:
-    """Which member of a group has which partition; none where the group's protocol does not say."""
+    """Return the member that reads each partition; nothing if the group's protocol does not say."""
     return {
         make_partition(assigned["topic"], number): member["client_id"] + member["client_host"]
         for member in group.get("members", [])
@@ -107,7 +107,7 @@ def _readers(group: dict[str, Any], make_partition: Any) -> dict[Any, str]:
 
 
 def _table(*columns: str) -> Table:
-    """A table with these columns; ``>`` at the end of a name: numbers, aligned to the right."""
+    """Return a table with these columns. A name that ends in ``>`` is a column of numbers, aligned to the right."""
     table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold")

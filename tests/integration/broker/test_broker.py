@@ -1,4 +1,4 @@
-"""The embedded broker: a real Kafka that starts, keeps its data, says what is wrong in one line, and ends cleanly."""
+"""The embedded broker: it starts, keeps its data, reports errors in one line, and stops cleanly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from iot.broker.broker import Broker, find_free_port
 from iot.kafka.topics import TOPICS, ensure_topics
 from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, UserError
 
-pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[3]
 
 
@@ -69,20 +68,20 @@ def test_topics_are_as_in_the_contract(broker):
     admin.close()
 
 
-def test_listens_on_loopback_only(broker):
+def test_it_listens_on_loopback_only(broker):
     properties = (broker.data_dir / "server.properties").read_text()
     listeners = re.search(r"^listeners=(.*)$", properties, re.MULTILINE)[1]
     assert [entry.split("://")[1].split(":")[0] for entry in listeners.split(",")] == ["127.0.0.1"] * 2
 
 
-def test_does_not_make_topics_by_itself(broker):
+def test_it_creates_no_topic_by_itself(broker):
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     admin.describe_topics(["never-asked-for"])
     assert "never-asked-for" not in admin.list_topics()
     admin.close()
 
 
-def test_existing_topics_stay_and_differences_are_told(broker):
+def test_existing_topics_are_not_changed_and_differences_are_warnings(broker):
     name = "made-by-someone-else"
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     admin.create_topics({name: {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
@@ -94,13 +93,15 @@ def test_existing_topics_stay_and_differences_are_told(broker):
     admin.close()
 
 
-def test_a_topic_that_cannot_be_made_is_one_line(broker, monkeypatch):
+def test_a_topic_that_kafka_refuses_is_a_one_line_error(broker, monkeypatch):
     monkeypatch.setenv("IOT_REPLICATION_FACTOR", "3")
-    with pytest.raises(UserError, match=r"^cannot make the topics too-many at localhost:\d+: InvalidReplicationFactor"):
+    with pytest.raises(
+        UserError, match=r"^cannot create the topics too-many at localhost:\d+: InvalidReplicationFactor"
+    ):
         ensure_topics(broker.kafka, ["too-many"])
 
 
-def test_restarted_it_still_has_its_data(tmp_path):
+def test_data_survives_a_restart(tmp_path):
     values = [b"1", b"2", b"3"]
     with Broker(find_free_port(), tmp_path / "a folder, näm€d") as broker:
         send(broker.bootstrap_servers, READINGS_TOPIC, values)
@@ -111,33 +112,33 @@ def test_restarted_it_still_has_its_data(tmp_path):
         consumer.close()
 
 
-def test_port_in_use(broker, tmp_path):
+def test_a_port_in_use_is_an_error(broker, tmp_path):
     ran = run("--port", broker.port, "--data-dir", tmp_path)
     assert ran.returncode == 1
-    assert re.fullmatch(rf"error: port {broker.port} cannot be had: .*in use; .* with --port\n", ran.stderr)
+    assert re.fullmatch(rf"error: port {broker.port} is already in use: .* with --port\n", ran.stderr)
 
 
-def test_folder_that_cannot_be_used(tmp_path):
+def test_an_unusable_folder_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     ran = run("--port", find_free_port(), "--data-dir", tmp_path / "file" / "data")
     assert ran.returncode == 1
     assert re.fullmatch(rf"error: cannot use the data folder {tmp_path}/file/data: .*; .* --data-dir\n", ran.stderr)
 
 
-def test_folder_of_another_broker(broker):
+def test_the_folder_of_another_broker_is_an_error(broker):
     ran = run("--port", find_free_port(), "--data-dir", broker.data_dir)
     assert ran.returncode == 1
     said = rf"error: another broker \(process {os.getpid()}, port {broker.port}\) uses the data folder .*\n"
     assert re.fullmatch(said, ran.stderr)
 
 
-def test_kafka_that_cannot_start_shows_what_its_log_says(tmp_path):
-    with pytest.raises(UserError, match=r"ended with status 1; .*broker.log ends: .*no.such.Class") as raised:
+def test_the_last_error_in_the_log_explains_a_failed_start(tmp_path):
+    with pytest.raises(UserError, match=r"ended with status 1; .*broker.log says: .*no.such.Class") as raised:
         Broker(find_free_port(), tmp_path, properties={"authorizer.class.name": "no.such.Class"}).start()
     assert "\n" not in str(raised.value)
 
 
-def test_killed_while_running_and_started_again(tmp_path):
+def test_a_kill_of_kafka_is_reported_and_data_survives_it(tmp_path):
     port = find_free_port()
     with running(port, tmp_path) as (process, pid):
         send(f"localhost:{port}", READINGS_TOPIC, [b"kept"])
@@ -145,7 +146,7 @@ def test_killed_while_running_and_started_again(tmp_path):
         assert process.wait(10) == 1
         said = process.stderr.read()
         assert re.fullmatch(
-            rf"error: the broker on port {port} was killed by signal 9; {tmp_path}/broker.log ends: .*\n", said
+            rf"error: the broker on port {port} was killed by signal 9; {tmp_path}/broker.log says: .*\n", said
         )
     with running(port, tmp_path) as (process, _):
         assert re.search(r"iot-sensors +0 +0 +1 +1 ", run("topics", "--bootstrap-servers", f"localhost:{port}").stdout)
@@ -157,14 +158,14 @@ def test_killed_while_running_and_started_again(tmp_path):
     assert refuses(port)
 
 
-def test_dies_with_its_parent(tmp_path, eventually):
+def test_it_dies_with_its_parent(tmp_path, eventually):
     port = find_free_port()
     with running(port, tmp_path) as (process, _):
         process.kill()
         eventually(lambda: refuses(port), 10)
 
 
-def test_stopped_while_starting(tmp_path, eventually):
+def test_ctrl_c_during_the_start_stops_it(tmp_path, eventually):
     process = subprocess.Popen(command("--port", find_free_port(), "--data-dir", tmp_path), cwd=ROOT)
     with process:
         eventually(lambda: (tmp_path / "broker.log").exists(), 30)
@@ -172,14 +173,14 @@ def test_stopped_while_starting(tmp_path, eventually):
         assert process.wait(60) == 0
 
 
-def test_topics_command(broker, topic):
+def test_the_topics_command_shows_offsets_and_settings(broker, topic):
     send(broker.bootstrap_servers, topic, [b"a"] * 1200)
     out = run("topics", "--bootstrap-servers", broker.bootstrap_servers).stdout
     assert re.search(rf"{topic} +0 +0 +1,200 +1,200 +message.timestamp.type=LogAppendTime", out)
     assert re.search(rf"{REJECTED_TOPIC} +0 +0 +[\d,]+ +[\d,]+ +max.message.bytes=2097152", out)
 
 
-def test_groups_command(broker, topic):
+def test_the_groups_command_shows_members_and_lag(broker, topic):
     send(broker.bootstrap_servers, topic, [b"a"] * 5)
     consumer = KafkaConsumer(
         topic,
@@ -199,7 +200,7 @@ def test_groups_command(broker, topic):
     assert re.search(rf"group-of-{topic} +Empty +{topic} +0 +3 +9 +6 ", out)
 
 
-def test_without_a_broker_they_say_how_to_start_one():
+def test_without_a_broker_the_commands_say_how_to_start_one():
     port = find_free_port()
     ran = run("topics", "--bootstrap-servers", f"localhost:{port}")
     assert ran.returncode == 1

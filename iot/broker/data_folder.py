@@ -1,0 +1,128 @@
+"""The folder of a broker: Kafka's data, its configuration, its logs, and a lock against a second broker."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import shutil
+import subprocess
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import IO
+
+from iot.java.class_archives import jvm_flags
+from iot.processes import spawn
+from iot.settings import UserError, reason
+
+# How long Kafka may outlive a parent that was killed.
+LET_GO_S = 3.0
+
+# Kafka logs to its standard output, which is the log file, so that the last words of a dying JVM are there too.
+LOG4J = """
+status = error
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = [%d] %p %m (%c)%n
+rootLogger.level = info
+rootLogger.appenderRef.out.ref = out
+"""
+
+
+class DataFolder:
+    """A folder that one broker at a time uses. Kafka runs in it, with paths relative to it, so any name works.
+
+    Every method raises ``OSError`` if the folder cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.log = self.path / "broker.log"
+        self._lock: IO[str] | None = None
+
+    @property
+    def lock_fd(self) -> int:
+        """The file descriptor of the lock. Kafka inherits it, so the folder is free once both processes have ended."""
+        assert self._lock, "not locked"
+        return self._lock.fileno()
+
+    def lock(self, owner: str, stop: threading.Event) -> None:
+        """Create the folder if it is missing, and lock it for ``owner``.
+
+        Raises:
+            UserError: another broker uses the folder. It may need up to ``LET_GO_S`` to end, unless ``stop`` is set.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / "lock").open("a+", encoding="utf-8")
+        deadline_s = time.monotonic() + LET_GO_S
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() < deadline_s and not stop.wait(0.1):
+                    continue
+            self._lock.seek(0)
+            raise UserError(
+                f"another broker ({self._lock.read().strip()}) uses the data folder {self.path}; "
+                "use that broker, stop it, or choose another folder with --data-dir"
+            )
+        self._lock.truncate(0)
+        self._lock.write(owner)
+        self._lock.flush()
+
+    def unlock(self) -> None:
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def prepare(self, java: list[str], properties: dict[str, str]) -> None:
+        """Write the configuration, begin a new log, and format a new folder.
+
+        Args:
+            java: the command, with its class path, that runs a class of Kafka.
+            properties: the content of server.properties.
+
+        Raises:
+            UserError: Kafka cannot format the folder.
+        """
+        (self.path / "log4j2.properties").write_text(LOG4J)
+        if self.log.exists():
+            self.log.replace(self.log.with_suffix(".log.1"))
+        if not (self.path / "kafka").exists():
+            self._format(java, properties)
+        self._write_properties(properties)
+
+    def _format(self, java: list[str], properties: dict[str, str]) -> None:
+        """Format under another name, then rename, so that the folder is formatted completely or not at all."""
+        new = self.path / "kafka.new"
+        shutil.rmtree(new, ignore_errors=True)
+        self._write_properties(properties | {"log.dirs": new.name})
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Such a short-lived JVM starts faster without the C2 compiler and with the serial collector.
+        command = [*java[:1], "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *jvm_flags("kafka"), *java[1:]]
+        command += ["kafka.tools.StorageTool"]
+        command += ["format", "--standalone", "--config", "server.properties", f"--cluster-id={cluster_id}"]
+        with open(self.log, "wb") as log:
+            process = spawn(command, cwd=self.path, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            if process.wait():
+                raise UserError(f"cannot format the data folder {self.path}; {self.log} says: {self.last_error()}")
+        new.rename(self.path / "kafka")
+
+    def _write_properties(self, properties: dict[str, str]) -> None:
+        lines = [f"{key}={value}\n" for key, value in properties.items()]
+        (self.path / "server.properties").write_text("".join(lines))
+
+    def last_error(self) -> str:
+        """Return the last error in the log on one line, without its stack trace; the last line if it has no error."""
+        try:
+            lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        except OSError as error:
+            return reason(error)
+        errors = [number for number, line in enumerate(lines) if " ERROR " in line or " FATAL " in line]
+        at = errors[-1] if errors else len(lines) - 1
+        # The exception is on the next line.
+        found = lines[at : at + 1] + [line for line in lines[at + 1 : at + 2] if not line.startswith("[")]
+        return " ".join(" ".join(found).split())[:400] or "nothing"
