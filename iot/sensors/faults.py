@@ -1,7 +1,7 @@
-"""Faults put between good readings, seeded: malformed messages, and readings that come late.
+"""Inject faults into a source of readings: malformed messages and late readings. The same seed gives the same faults.
 
-A malformed message takes the place of a reading in the schedule and never a sequence number, so that the readings of a
-sensor count up without a gap whatever is injected. A late reading is good in all but its time.
+A malformed message takes the place of a reading in the schedule, but no sequence number. The sequence numbers of a
+sensor therefore have no gaps, whatever is injected. A late reading is valid; only its timestamp is in the past.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from iot.kafka.sender import Record
 from iot.readings import format_timestamp
 
+# How far back a late reading is stamped.
 LATE_S = (60, 120)
 
 Integers = npt.NDArray[np.int64]
@@ -25,7 +26,10 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Source(Protocol):
-    """Where readings come from: a fleet, a recording, or one thread's share of either."""
+    """Where readings come from: a fleet or a recording, or one thread's share of either.
+
+    ``Fleet`` and ``Replay`` explain the methods.
+    """
 
     keys: list[bytes]
 
@@ -37,7 +41,7 @@ class Source(Protocol):
 
 
 class Batch(NamedTuple):
-    """Records to send, and of each whether it is malformed, and whether it is late."""
+    """Records to send, and whether each is malformed or late; the arrays are as long as ``records``."""
 
     records: list[Record]
     malformed: Bools
@@ -45,19 +49,19 @@ class Batch(NamedTuple):
 
 
 class Injector:
-    """A source with faults put in."""
+    """Adds faults to the readings of a source."""
 
     def __init__(self, source: Source, malformed_ratio: float, late_ratio: float, seed: str) -> None:
         self.source = source
         self._malformed_ratio, self._late_ratio = malformed_ratio, late_ratio
-        # One for each purpose: so the faults do not depend on how the readings are cut into batches.
+        # Each purpose has its own generator, so that the faults do not depend on how readings are cut into batches.
         self._is_malformed, self._is_late, self._how_late = (
             np.random.default_rng(list(f"{seed} {purpose}".encode())) for purpose in ("malformed", "late", "how late")
         )
         self._chance = random.Random(seed)
 
     def batch(self, times_us: Integers) -> Batch:
-        """The next records, one for each of these moments of measurement (µs since the epoch)."""
+        """Return the next records, one for each of these times of measurement (µs since the epoch)."""
         if not self._malformed_ratio and not self._late_ratio:
             none = np.zeros(len(times_us), bool)
             return Batch(self.source.records(times_us), none, none)
@@ -74,7 +78,7 @@ class Injector:
 
 
 def malformed_message(sensor_id: str, time_us: int, chance: random.Random) -> bytes:
-    """A message that every validator of the schema rejects, of a kind chosen by ``chance``."""
+    """Return a message that the validator rejects, of a kind that ``chance`` picks."""
     fields = {
         "sensor_id": sensor_id,
         "sensor_type": "temperature",
@@ -117,12 +121,12 @@ KINDS: dict[str, Callable[[dict[str, Any], random.Random], bytes]] = {
     "no sensor_id": _without("sensor_id"),
     "no value": _without("value"),
     "no timestamp": _without("timestamp"),
-    "sensor_id a number": _with("sensor_id", 7),
-    "value a text": lambda fields, chance: _json(fields | {"value": str(fields["value"])}),
-    "value a boolean": _with("value", True),
+    "sensor_id is a number": _with("sensor_id", 7),
+    "value is a string": lambda fields, chance: _json(fields | {"value": str(fields["value"])}),
+    "value is a boolean": _with("value", True),
     "value NaN": _with("value", float("nan")),
     "value too large": lambda fields, chance: _json(fields | {"value": None}).replace(b"null", b"1e999"),
-    "timestamp no moment": _with("timestamp", "yesterday"),
+    "timestamp is not a time": _with("timestamp", "yesterday"),
     "timestamp in the future": _from_the_future,
     "location too long": _with("location", "building_a" * 13),
 }

@@ -1,12 +1,14 @@
-"""A fleet of simulated sensors: their readings, encoded and ready to send, seeded.
+"""A fleet of simulated sensors, whose readings are encoded and ready to send.
 
-Each sensor has a base value of its own, follows the day (warmest in the afternoon), and wanders a little. Every 20 s a
-few sensors of the fleet get a fault that sticks for some seconds and drives the value over an alert bound, as a failing
-heater or a blocked vent would; all else stays within the bounds.
+Each sensor has its own base value, follows the time of day (warmest in the afternoon), and wanders a little. Every
+20 s a few sensors get a fault for some seconds. The fault drives the value over an alert bound, like a failing heater
+or a blocked vent. All other values stay within the bounds.
 
-The sensors take turns, so reading n of a fleet is of sensor n modulo its size. What a sensor measures follows from the
-seed, its sequence and the moment alone, however the readings are cut into batches. A whole batch is computed at once,
-and a message is put together from parts that are encoded beforehand: a generator must not be what a load test measures.
+The sensors take turns: reading n is of sensor n modulo the size of the fleet. A value depends only on the seed, the
+sequence number and the time, not on how readings are cut into batches.
+
+A load test must not measure the generator, so it is fast: it computes a whole batch at once, and it joins messages
+from parts that are encoded in advance.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from iot.kafka.sender import Record
 from iot.readings import STANDARD_UNITS, format_timestamp
 
 DAY_S = 86_400
+# How often faults are drawn, and for how many sensors one fault is drawn each time.
 PERIOD_S = 20
 SENSORS_PER_FAULT = 50
 LOCATIONS = tuple(f"building_{letter}" for letter in "abcde")
-# Every value is below this.
+# Maximum value, exclusive.
 VALUES_END = 1_100
-# Each sensor goes round a table of this many deviations, from a place of its own; a power of two.
+# Size of the table of deviations, a power of two. Each sensor goes round the table from its own starting point.
 WANDERINGS = 65_536
 
 Integers = npt.NDArray[np.int64]
@@ -36,7 +39,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Profile(NamedTuple):
-    """How a type of sensor behaves, in its standard unit; of motion the base is how often there is some."""
+    """How a type of sensor behaves, in its standard unit. For motion, values are shares of the time with motion."""
 
     base: float
     spread: float
@@ -57,17 +60,17 @@ TYPES = tuple(PROFILES)
 
 
 class Fleet:
-    """Sensors ``sensor_0`` to ``sensor_{size-1}`` of the five types in turn, the same for the same seed.
+    """Sensors ``sensor_0`` to ``sensor_{size - 1}``, of the five types in turn. The same seed gives the same values.
 
-    A fleet may be shared out: share 1 of 3 holds sensors 1, 4, 7 … and makes their readings and no others.
+    A fleet can be split between threads: share 1 of 3 makes the readings of sensors 1, 4, 7 … only.
     """
 
     def __init__(self, size: int, seed: int, run_id: str, share: int = 0, shares: int = 1) -> None:
         """
         Args:
-            size: sensors of the whole fleet, at least ``shares``.
-            run_id: which every reading carries.
-            share: from 0.
+            size: number of sensors of the whole fleet, at least ``shares``.
+            run_id: the ``run_id`` of every reading.
+            share: which of the ``shares`` parts of the fleet, from 0.
         """
         self._size, self._seed = size, seed
         self._sensors = np.arange(share, size, shares)
@@ -97,20 +100,20 @@ class Fleet:
         self._periods: dict[int, Period] = {}
 
     def numbers(self, first: int, last: int) -> Integers:
-        """The places, in the turns of the whole fleet, of this share's readings ``first`` to ``last - 1``."""
+        """Return the positions among the whole fleet's readings of this share's readings ``first`` to ``last - 1``."""
         mine = np.arange(first, last)
         numbers: Integers = mine // len(self.keys) * self._size + self._sensors[mine % len(self.keys)]
         return numbers
 
     def count_below(self, number: int) -> int:
-        """How many of the first ``number`` readings of the whole fleet are this share's."""
+        """Return how many of the first ``number`` readings of the whole fleet are in this share."""
         rounds, more = divmod(number, self._size)
         return rounds * len(self.keys) + int(np.searchsorted(self._sensors, more))
 
     def records(self, times_us: Integers) -> list[Record]:
-        """The next readings, one for each of these moments of measurement (µs since the epoch), encoded.
+        """Return the next readings, encoded, one for each of these times of measurement (µs since the epoch).
 
-        The records are used again by the next call: keep their values, not the records.
+        The next call reuses the records: keep their values, not the records.
         """
         count, size = len(times_us), len(self.keys)
         if not count:
@@ -147,11 +150,11 @@ class Fleet:
         return records
 
     def _measure(self, sensor: Integers, sequence: Integers, times_us: Integers) -> tuple[Integers, list[int]]:
-        """Values in hundredths of their unit, and which of them a fault drives.
+        """Return values in hundredths of their unit, and the positions of those that a fault drives.
 
         Args:
-            sensor: places in this share.
-            sequence: of each reading; as long as ``sensor``, as is ``times_us``.
+            sensor: each reading's position in this share.
+            sequence: each reading's sequence number; as long as ``sensor``, like ``times_us``.
         """
         deviation = self._deviations[(self._place[sensor] + sequence) & (WANDERINGS - 1)]
         period = times_us // (PERIOD_S * 1_000_000)
@@ -170,10 +173,10 @@ class Fleet:
     def _measure_in(
         self, period: int, sensor: Integers, deviation: Floats, times_us: Integers
     ) -> tuple[Floats, list[int]]:
-        """Values at moments of one period, and which of them a fault drives."""
+        """Return values at times within one period, and the positions of those that a fault drives."""
         now = self._periods.get(period)
         if now is None:
-            # Only the present matters; readings stamped late look a few periods back.
+            # Times are near the present; late readings look only a few periods back.
             if len(self._periods) >= 16:
                 self._periods.clear()
             now = self._periods[period] = self._draw_period(period)
@@ -189,7 +192,7 @@ class Fleet:
         return value, at.tolist()
 
     def _draw_period(self, period: int) -> Period:
-        # Lowest at about 3 in the morning, highest at 15 o'clock UTC.
+        # The values are lowest at about 03:00 UTC and highest at 15:00.
         day = (period * PERIOD_S + self._phase_s - 3 * 3600) * (2 * math.pi / DAY_S)
         level = self._base - self._daily * np.cos(day)
         share = np.clip(level[self._is_motion], 0, 0.99)
@@ -211,8 +214,11 @@ class Fleet:
 
 
 class Period(NamedTuple):
-    """What holds for 20 s: of each sensor its level and whether it has a fault; of each fault its sensor (sorted),
-    begin, end and level. The level of a motion sensor is the deviation below which there is motion."""
+    """The state of the fleet for ``PERIOD_S``.
+
+    ``level`` and ``has_fault`` have one item per sensor, the others one per fault, in order of the sensor. The level of
+    a motion sensor is the deviation below which there is motion.
+    """
 
     level: Floats
     has_fault: npt.NDArray[np.bool_]
@@ -223,7 +229,7 @@ class Period(NamedTuple):
 
 
 class _Milliseconds(dict[int, bytes]):
-    """Milliseconds since the epoch to the timestamp as far as them: 2026-11-24T02:15:07.123."""
+    """Maps milliseconds since the epoch to the first part of a timestamp: 2026-11-24T02:15:07.123."""
 
     def __missing__(self, millisecond: int) -> bytes:
         if len(self) >= 10_000:
@@ -237,11 +243,11 @@ _json = msgspec.json.Encoder().encode
 
 
 def _stamps(millisecond: Integers) -> list[bytes]:
-    """The timestamp of each as far as milliseconds."""
+    """Return the first part of each timestamp, up to milliseconds."""
     first, last = int(millisecond.min()), int(millisecond.max())
     if last - first >= len(millisecond):
         return [_MILLISECONDS[each] for each in millisecond.tolist()]
-    # Most often many share one: then a table is faster.
+    # Usually many readings share a millisecond; then a table is faster.
     table = np.array([_MILLISECONDS[each] for each in range(first, last + 1)], dtype=object)
     stamps: list[bytes] = table[millisecond - first].tolist()
     return stamps
@@ -249,13 +255,13 @@ def _stamps(millisecond: Integers) -> list[bytes]:
 
 @cache
 def _thousand() -> npt.NDArray[np.object_]:
-    """000 to 999."""
+    """Return 000 to 999."""
     return np.array([b"%03d" % number for number in range(1000)], dtype=object)
 
 
 @cache
 def _value_texts() -> npt.NDArray[np.object_]:
-    """Hundredths to the number as JSON, 100942 to 1009.42, from 0 on."""
+    """Return the JSON text of each number of hundredths, from 0: item 100942 is 1009.42."""
     return np.array([b"%g" % (hundredths / 100) for hundredths in range(VALUES_END * 100)], dtype=object)
 
 
@@ -266,14 +272,14 @@ def _head(number: int, sensor_type: str) -> bytes:
 
 
 def _in_turn(parts: list[bytes], first: int, count: int) -> list[bytes]:
-    """``count`` parts from the ``first`` turn on, going round and round."""
+    """Return ``count`` parts from turn ``first``, starting over at the end of ``parts``."""
     at = first % len(parts)
     rounds, rest = divmod(max(0, at + count - len(parts)), len(parts))
     return parts[at : at + count] + parts * rounds + parts[:rest]
 
 
 def _wanderings(seed: int) -> Floats:
-    """Deviations of which each is near the one before; mean 0, deviation 1, at most 4."""
+    """Return deviations that each are near the one before; standard deviation 1, at most 4."""
     steps = _generator(seed, "wander").standard_normal(WANDERINGS)
     near = np.fft.rfft(0.8 ** np.arange(WANDERINGS))
     deviations: Floats = np.fft.irfft(np.fft.rfft(steps) * near, WANDERINGS)
@@ -282,5 +288,5 @@ def _wanderings(seed: int) -> Floats:
 
 
 def _generator(*seed: Any) -> np.random.Generator:
-    """A generator of its own for each purpose, from any seed."""
+    """Return a generator for one purpose, from any seed."""
     return np.random.default_rng(list(" ".join(map(str, seed)).encode()))

@@ -1,4 +1,4 @@
-"""Recorded readings from a file: JSON Lines, or CSV with the schema's columns; sent in order of time, and numbered."""
+"""Read recorded readings from a file, JSON Lines or CSV with the schema's columns, and replay them in order of time."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ from iot.settings import UserError, reason
 REQUIRED = ("sensor_id", "sensor_type", "value", "timestamp")
 NUMBERS = {"value": float, "sequence": int}
 BOM = b"\xef\xbb\xbf"
+# How much of a file tells its format.
 SNIFF_BYTES = 4096
+# How many lines are decoded at once.
 CHUNK = 10_000
 
 Integers = npt.NDArray[np.int64]
 
 
 class Recording(NamedTuple):
-    """Readings in order of time, as they were recorded, and of each the number of its sensor (from 0)."""
+    """Readings as they were recorded, in order of time, and the number of each one's sensor, from 0."""
 
     messages: list[Message]
     sensors: Integers
 
 
 class Replay:
-    """A recording, or a share of its sensors, as readings of this run: with its ``run_id`` and counted anew."""
+    """A recording, or a share of its sensors, as readings of this run, with its ``run_id`` and new sequence numbers."""
 
     def __init__(
         self, recording: Recording, run_id: str, keep_times: bool = False, share: int = 0, shares: int = 1
     ) -> None:
         """
         Args:
-            keep_times: send the timestamps as they were recorded.
-            share: from 0.
+            keep_times: keep the recorded timestamps.
+            share: which of the ``shares`` parts of the sensors, from 0.
         """
         self._recording, self._run_id, self._keep_times = recording, run_id, keep_times
         self._numbers = np.flatnonzero(recording.sensors % shares == share)
@@ -50,15 +52,15 @@ class Replay:
         self.keys = sorted({recording.messages[number].sensor_id.encode() for number in self._numbers})
 
     def numbers(self, first: int, last: int) -> Integers:
-        """The places in the whole recording of this share's readings ``first`` to ``last - 1``."""
+        """Return the positions in the whole recording of this share's readings ``first`` to ``last - 1``."""
         return self._numbers[first:last]
 
     def count_below(self, number: int) -> int:
-        """How many of the first ``number`` readings of the whole recording are this share's."""
+        """Return how many of the first ``number`` readings of the whole recording are in this share."""
         return int(np.searchsorted(self._numbers, number))
 
     def records(self, times_us: Integers) -> list[Record]:
-        """The next readings, one for each of these moments (µs since the epoch), encoded."""
+        """Return the next readings, encoded, one for each of these times of sending (µs since the epoch)."""
         records: list[Record] = []
         for number, time_us in zip(self._numbers[self._made :], times_us.tolist(), strict=False):
             message = self._recording.messages[number]
@@ -73,15 +75,15 @@ class Replay:
 
 
 def read_recording(path: Path) -> Recording:
-    """All readings of a file in order of time; those of the same time in the order of the file.
+    """Return all readings of a file in order of time. Readings of the same time keep their order.
 
     Raises:
-        UserError: the file cannot be read, holds nothing, or a line is no valid reading; the text names the line.
+        UserError: the file cannot be read or is empty, or a line is not a valid reading. The text names the line.
     """
     messages: list[Message] = []
     times_us: list[int] = []
     sensors: dict[str, int] = {}
-    # One copy of a text serves all readings that hold it.
+    # Equal strings are kept once, to save memory.
     shared: dict[Any, Any] = {}
     numbered = _messages(path)
     try:
@@ -112,7 +114,7 @@ _as_recorded = msgspec.json.Decoder(Message).decode
 
 
 def _messages(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Line number and JSON message of each reading."""
+    """Yield the line number and the JSON message of each reading."""
     with path.open("rb") as file:
         start = file.read(SNIFF_BYTES).removeprefix(BOM).lstrip()
     if start.startswith(b"{"):
@@ -146,7 +148,7 @@ def _numbers(path: Path, line: int, fields: dict[str, str]) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for name in NUMBERS.keys() & fields.keys():
         try:
-            numbers[name] = NUMBERS[name](fields[name].replace("_", "no number"))
+            numbers[name] = NUMBERS[name](fields[name].replace("_", "not a number"))
         except ValueError:
-            raise UserError(f"{path}, line {line}: {name}: {fields[name]!r} is no number") from None
+            raise UserError(f"{path}, line {line}: {name}: {fields[name]!r} is not a number") from None
     return numbers

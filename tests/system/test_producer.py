@@ -41,7 +41,7 @@ def start(broker: Broker | int, flags: str) -> subprocess.Popen[str]:
 
 
 def read_until(process: subprocess.Popen[str], pattern: str) -> None:
-    """Read lines until one begins like this."""
+    """Read lines until one starts with ``pattern``."""
     assert process.stdout
     lines: list[str] = []
     while not lines or not re.match(pattern, lines[-1]):
@@ -50,13 +50,13 @@ def read_until(process: subprocess.Popen[str], pattern: str) -> None:
 
 
 def counts(summary: str) -> dict[str, int]:
-    """The numbers of a summary by name."""
+    """Return the numbers of a summary by name."""
     names = "sent|acknowledged|failed|not acknowledged|malformed|late"
     return {name: int(number.replace(",", "")) for name, number in re.findall(rf"^({names}):? ([\d,]+)", summary, re.M)}
 
 
 class Delivered(NamedTuple):
-    """What is in a topic: readings by sensor, the partitions of each, and the number of malformed messages."""
+    """The content of a topic: readings and partitions by sensor, and the number of malformed messages."""
 
     readings: dict[str, list[Reading]]
     partitions: dict[str, set[int]]
@@ -67,7 +67,7 @@ class Delivered(NamedTuple):
         return sum(map(len, self.readings.values()))
 
     def prove_complete(self) -> None:
-        """Nothing lost, nothing doubled, in order, a sensor in one partition."""
+        """Assert that no reading is missing, doubled or out of order, and that a sensor has one partition."""
         for sensor_id, readings in self.readings.items():
             assert [reading.sequence for reading in readings] == list(range(len(readings))), sensor_id
             assert len({reading.run_id for reading in readings}) == 1
@@ -90,7 +90,7 @@ def delivered(broker: Broker, topic: str) -> Delivered:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_delivers_exactly_what_was_asked_for(client, broker, topic):
+def test_it_delivers_exactly_the_requested_readings(client, broker, topic):
     ran = run(broker, f"--topic {topic} --client {client} --sensors 20 --rate 1000 --duration 2 --threads 3 --seed 1")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert counts(ran.stdout) == {"sent": 2_000, "acknowledged": 2_000, "failed": 0, "malformed": 0, "late": 0}
@@ -102,7 +102,7 @@ def test_delivers_exactly_what_was_asked_for(client, broker, topic):
     assert times_us[-1] - times_us[0] == pytest.approx(1_999_000, abs=1_000)
 
 
-def test_injected_faults_are_counted_and_leave_no_gap(broker, topic):
+def test_injected_faults_are_counted_and_leave_no_gaps(broker, topic):
     ran = run(broker, f"--topic {topic} --rate 5000 --count 2000 --malformed-ratio 0.1 --late-ratio 0.1 --verbose")
     assert (ran.returncode, ran.stderr) == (0, "")
     found = delivered(broker, topic)
@@ -116,7 +116,7 @@ def test_injected_faults_are_counted_and_leave_no_gap(broker, topic):
     assert len(re.findall(r'^\{"sensor_id":"sensor_\d', ran.stdout, re.M)) > found.total
 
 
-def test_the_topic_is_made_and_one_that_differs_is_told(broker):
+def test_a_missing_topic_is_created_and_a_different_one_is_a_warning(broker):
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     admin.create_topics({"one-partition": {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
     ran = run(broker, "--topic one-partition --rate 100 --count 3")
@@ -131,7 +131,7 @@ def test_the_topic_is_made_and_one_that_differs_is_told(broker):
 
 
 @pytest.mark.parametrize("file", ["readings.csv", "readings.jsonl"])
-def test_replays_a_file(file, broker, topic):
+def test_it_replays_a_file(file, broker, topic):
     ran = run(broker, f"--topic {topic} --replay tests/data/{file} --rate 50 --timestamps recorded --threads 2")
     assert (ran.returncode, ran.stderr) == (0, "")
     found = delivered(broker, topic)
@@ -143,12 +143,12 @@ def test_replays_a_file(file, broker, topic):
     }
 
 
-def test_a_bad_line_of_a_file_is_named(broker, tmp_path):
+def test_a_bad_line_in_a_file_is_named(broker, tmp_path):
     bad = tmp_path / "bad.csv"
     bad.write_bytes((DATA / "readings.csv").read_bytes().replace(b"40.9", b"cold"))
     ran = run(broker, f"--replay {bad}")
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == f"error: {bad}, line 6: value: 'cold' is no number\n"
+    assert ran.stderr == f"error: {bad}, line 6: value: 'cold' is not a number\n"
 
 
 def test_without_a_broker_it_says_how_to_start_one():
@@ -161,7 +161,7 @@ def test_without_a_broker_it_says_how_to_start_one():
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_ctrl_c_ends_when_all_is_acknowledged(client, broker, topic):
+def test_ctrl_c_stops_once_everything_is_acknowledged(client, broker, topic):
     process = start(broker, f"--topic {topic} --client {client} --rate 500 --verbose")
     for _ in range(300):
         process.stdout.readline()
@@ -174,7 +174,7 @@ def test_ctrl_c_ends_when_all_is_acknowledged(client, broker, topic):
     assert said["sent"] == said["acknowledged"] == found.total >= 299
 
 
-def test_output_that_nobody_reads_ends_it_and_loses_nothing(broker, topic):
+def test_a_closed_output_pipe_stops_it_without_losing_a_reading(broker, topic):
     process = start(broker, f"--topic {topic} --rate 500 --verbose")
     lines = [process.stdout.readline() for _ in range(100)]
     process.stdout.close()
@@ -185,8 +185,8 @@ def test_output_that_nobody_reads_ends_it_and_loses_nothing(broker, topic):
     assert found.total >= len(lines) - 1
 
 
-def test_a_broker_that_is_killed_and_comes_back(tmp_path, eventually):
-    """Two producers go on and lose nothing, a third is stopped while it is away, a fourth stopped twice."""
+def test_a_killed_broker_that_comes_back_loses_nothing(tmp_path, eventually):
+    """Two producers continue. A third is stopped during the outage, and a fourth is stopped twice."""
     port = find_free_port()
     names = (*CLIENTS, "stopped", "ended")
     with Broker(port, tmp_path, topics=(*TOPICS, *names)) as killed:

@@ -1,4 +1,4 @@
-"""Injected faults: every malformed message is rejected, and good readings stay without a gap."""
+"""Injected faults: every malformed message is rejected, and sequence numbers have no gaps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIMES_US = NOW_US + np.arange(1_000) * 50_000
 
 
 def batch(malformed_ratio=0.0, late_ratio=0.0, cuts=()):
-    """Values, malformed and late of a thousand records, asked for in parts."""
+    """Return values, malformed and late of a thousand records, made in parts that end at ``cuts``."""
     injector = Injector(Fleet(10, 1, "r"), malformed_ratio, late_ratio, "1")
     values, malformed, late = [], [], []
     for part in np.split(TIMES_US, cuts):
@@ -29,7 +29,7 @@ def batch(malformed_ratio=0.0, late_ratio=0.0, cuts=()):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_rejected(kind):
+def test_every_kind_of_malformed_message_is_rejected(kind):
     fields = {
         "sensor_id": "sensor_7",
         "sensor_type": "temperature",
@@ -43,7 +43,7 @@ def test_every_kind_is_rejected(kind):
             decode(KINDS[kind](fields, random.Random(seed)), NOW_US // 1000)
 
 
-def test_all_kinds_come():
+def test_all_kinds_of_malformed_messages_occur():
     messages = [malformed_message("sensor_7", NOW_US, random.Random(seed)) for seed in range(1_000)]
     reasons = set()
     for message in messages:
@@ -69,7 +69,7 @@ def test_malformed_messages_take_no_sequence_number():
     assert all(found == list(range(len(found))) for found in sequences.values())
 
 
-def test_late_readings_are_one_to_two_minutes_back_and_good_otherwise():
+def test_late_readings_are_one_to_two_minutes_back_and_otherwise_valid():
     values, _, late = batch(late_ratio=0.1)
     assert 50 < sum(late) < 150
     back_s = [(time_us - decode(value).time_us) / 1e6 for value, time_us in zip(values, TIMES_US, strict=True)]
@@ -77,11 +77,11 @@ def test_late_readings_are_one_to_two_minutes_back_and_good_otherwise():
     assert [decode(value).sequence for value in values[:30]] == [0] * 10 + [1] * 10 + [2] * 10
 
 
-def test_the_cut_changes_nothing():
+def test_cutting_into_batches_changes_nothing():
     assert batch(0.2, 0.2, (1, 3, 500, 500, 999)) == batch(0.2, 0.2)
 
 
-def test_ratios_at_the_ends():
+def test_ratios_of_0_and_1():
     assert not any(batch(0, 0)[1] + batch(0, 0)[2])
     values, malformed, late = batch(1, 1)
     assert all(malformed)

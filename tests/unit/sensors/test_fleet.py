@@ -1,4 +1,4 @@
-"""The simulated fleet: valid, the same for the same seed however it is cut, and believable."""
+"""The simulated fleet: its readings are valid, reproducible and realistic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def times(count: int, step_us: int, begin_us: int = NOON_US) -> npt.NDArray[np.i
 
 
 def values(fleet: Fleet, times_us: npt.NDArray[np.int64], cuts: tuple[int, ...] = ()) -> list[bytes]:
-    """The messages at these moments, asked for in parts that end at these places."""
+    """Return the messages at these times, made in parts that end at ``cuts``."""
     return [record["value"] for part in np.split(times_us, cuts) for record in fleet.records(part)]
 
 
@@ -29,7 +29,7 @@ def readings(fleet: Fleet, times_us: npt.NDArray[np.int64]) -> list[Reading]:
     return [decode(value) for value in values(fleet, times_us)]
 
 
-def test_each_reading_is_the_next_of_its_sensor_at_its_moment():
+def test_sensors_take_turns_and_count_their_readings():
     times_us = times(2_000, 1_700_123)
     fleet = Fleet(7, 1, "run1")
     records = fleet.records(times_us)
@@ -39,7 +39,7 @@ def test_each_reading_is_the_next_of_its_sensor_at_its_moment():
         assert (reading.sequence, reading.run_id, reading.time_us) == (number // 7, "run1", time_us)
 
 
-def test_types_units_and_locations():
+def test_a_fleet_has_all_types_with_their_units_and_all_locations():
     by_sensor = {reading.sensor_id: reading for reading in readings(Fleet(30, 1, "r"), times(30, 1000))}
     assert [by_sensor[f"sensor_{number}"].sensor_type for number in range(5, 10)] == list(STANDARD_UNITS)
     assert all(reading.unit == STANDARD_UNITS[reading.sensor_type] for reading in by_sensor.values())
@@ -47,7 +47,7 @@ def test_types_units_and_locations():
 
 
 @pytest.mark.parametrize("size", [1, 3, 50, 700])
-def test_the_same_seed_gives_the_same_however_it_is_cut(size):
+def test_the_same_seed_gives_the_same_readings_in_any_batches(size):
     times_us = times(600, 211_000)
     whole = values(Fleet(size, 5, "r"), times_us)
     assert values(Fleet(size, 5, "r"), times_us, (1, 2, 49, 51, 300, 300, 599)) == whole
@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_however_it_is_cut(size):
 
 
 @pytest.mark.parametrize("shares", [2, 3, 20])
-def test_shares_together_are_the_whole(shares):
+def test_shares_together_make_the_whole_fleet(shares):
     times_us = times(500, 50_000)
     whole = values(Fleet(20, 5, "r"), times_us)
     together: dict[int, bytes] = {}
@@ -68,19 +68,19 @@ def test_shares_together_are_the_whole(shares):
     assert [together[number] for number in range(500)] == whole
 
 
-def test_any_moment_may_follow_any_other():
+def test_times_may_go_back():
     late = times(60, 1_000_000)
     late[::7] -= 90_000_000
     assert [reading.time_us for reading in readings(Fleet(6, 1, "r"), late)] == late.tolist()
     assert Fleet(6, 1, "r").records(late[:0]) == []
 
 
-def test_faults_alert_now_and_then_and_nothing_else_does():
+def test_only_faults_break_rules_and_they_last_for_several_readings():
     found = readings(Fleet(50, 3, "r"), times(50 * 600, 20_000))
     alerting = [reading for reading in found if broken_bound(reading, DEFAULT_RULES)]
     assert {id(reading) for reading in alerting} == {id(reading) for reading in found if reading.quality == "suspect"}
     assert 0.002 < len(alerting) / len(found) < 0.05
-    # A fault sticks: the sensor alerts several times in a row.
+    # During a fault the sensor alerts several times in a row.
     assert (
         len({(reading.sensor_id, reading.time_us // (PERIOD_S * 1_000_000)) for reading in alerting})
         < len(alerting) / 4
@@ -95,7 +95,7 @@ def test_a_small_fleet_alerts_within_a_minute(seed):
     assert any(broken_bound(reading, DEFAULT_RULES) for reading in found)
 
 
-def test_values_follow_the_day_and_wander():
+def test_values_follow_the_time_of_day_and_wander():
     def mean(sensor_type: str, begin_us: int) -> float:
         found = readings(Fleet(50, 3, "r"), times(5_000, 20_000, begin_us))
         return float(np.mean([r.value for r in found if r.sensor_type == sensor_type and r.quality == "good"]))
@@ -105,7 +105,7 @@ def test_values_follow_the_day_and_wander():
     assert mean("light", afternoon_us) > 3 * mean("light", night_us)
     one = [reading.value for reading in readings(Fleet(1, 3, "r"), times(500, 10_000)) if reading.quality == "good"]
     assert len(set(one)) > 20
-    # Neighbours are nearer to each other than strangers are.
+    # Consecutive values are closer to each other than distant ones.
     assert np.abs(np.diff(one)).mean() < 0.75 * np.abs(np.subtract(one[:200], one[200:400])).mean()
 
 
@@ -115,7 +115,7 @@ def test_motion_is_0_or_1_and_mostly_0():
     assert 0.02 < np.mean(found) < 0.5
 
 
-def test_the_largest_values_have_a_text():
-    # A year of every type, at the hours where they are highest and lowest.
+def test_values_stay_within_the_table_of_texts():
+    # A year of every type, at the hours at which values are highest and lowest.
     for reading in readings(Fleet(500, 9, "r"), times(2_000, 15_770_000_000)):
         assert 0 <= reading.value < 1_050

@@ -1,4 +1,4 @@
-"""When sends are due, what the wall clock says then, and how late they were."""
+"""When sends are due, their wall clock time, and percentiles of their delays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_sends_are_due_at_start_plus_n_over_rate(after_s, due):
 
 
 @pytest.mark.parametrize("rate", [3, 0.7, 1234.5, 1e7])
-def test_a_schedule_is_the_same_from_both_sides(rate):
+def test_due_by_now_agrees_with_due_s(rate):
     clock = Clock(0)
     schedule = Schedule(rate, 50, clock)
     for number in (0, 1, 17, 100_003):
@@ -41,7 +41,7 @@ def test_a_schedule_is_the_same_from_both_sides(rate):
 
 
 class Stop(threading.Event):
-    """Notes how long it was waited for."""
+    """An event that records the timeout of ``wait``."""
 
     waited_s = 0.0
 
@@ -51,7 +51,7 @@ class Stop(threading.Event):
 
 
 @pytest.mark.parametrize(("number", "waited_s"), [(0, 0.005), (4, 1.0), (400, 10.0), (10**300, 10.0)])
-def test_waits_until_a_send_is_due_within_limits(number, waited_s):
+def test_waiting_for_a_send_keeps_within_the_limits(number, waited_s):
     stop = Stop()
     Schedule(4, 100, Clock(100)).wait_for(number, 0.005, 10, stop)
     assert stop.waited_s == waited_s
@@ -61,10 +61,10 @@ def test_the_wall_clock_is_steady_and_follows_a_jump():
     monotonic, wall = Clock(10), Clock(1_000_000_000)
     clock = WallClock(monotonic, wall)
     assert clock.time_us(np.array([10, 11.5])).tolist() == [1_000_000_000_000_000, 1_000_000_001_500_000]
-    # A little is noise of two clocks read one after the other.
+    # Small differences are noise: the two clocks are read one after the other.
     wall.now_s += 0.01
     assert clock.time_us(np.array([10.0])).tolist() == [1_000_000_000_000_000]
-    # The machine slept for an hour, in which the monotonic clock stood still.
+    # The machine slept for an hour, and the monotonic clock stood still.
     wall.now_s += 3600
     assert clock.time_us(np.array([10.0])).tolist() == [1_000_003_600_010_000]
 
@@ -82,7 +82,7 @@ def test_percentiles_are_exact_to_two_percent():
 
 
 @pytest.mark.parametrize("delay_s", [0, -1e-9, 1e-9, 5e-3, 1e9])
-def test_any_delay_has_a_bucket(delay_s):
+def test_every_delay_has_a_bucket(delay_s):
     delays = Delays()
     delays.add(np.array([delay_s]))
     assert 0 <= delays.percentile_s(50) <= max(delay_s, 1e-5)
@@ -103,6 +103,6 @@ def test_delays_of_several_threads_add_up():
     assert delays._counts.sum() == 8_000
 
 
-def test_real_clocks_agree():
+def test_the_wall_clock_agrees_with_the_system_clock():
     now_us = WallClock().time_us(np.array([time.monotonic()]))[0]
     assert abs(now_us - time.time_ns() // 1000) < 1_000_000

@@ -1,4 +1,4 @@
-"""Recorded readings: both formats, order of time, numbering, and errors that name the line."""
+"""Recordings: both formats, the order of time, sequence numbers, and errors that name the line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_units_are_sent_as_they_were_recorded(recording):
     assert ['"unit":"°F"'.encode() in value for value in values] == [False, True, True, False, False]
 
 
-def test_readings_are_of_this_run_and_counted_anew(recording):
+def test_readings_get_the_run_id_and_new_sequence_numbers(recording):
     found = [(r.sensor_id, r.sequence, r.run_id) for r in sent(recording)]
     assert found == [
         ("buoy_1", 0, "run1"),
@@ -63,12 +63,12 @@ def test_readings_are_of_this_run_and_counted_anew(recording):
     ]
 
 
-def test_times_of_sending_replace_those_of_the_file(recording):
+def test_times_of_sending_replace_the_recorded_times(recording):
     times_us = np.array([5, 6, 7, 9, 8]) * 1_000_001
     assert [reading.time_us for reading in sent(recording, times_us)] == times_us.tolist()
 
 
-def test_shares_together_are_the_whole(recording):
+def test_shares_together_make_the_whole_recording(recording):
     whole = [(r.sensor_id, r.sequence, r.value) for r in sent(recording, keep_times=True)]
     together: dict[int, object] = {}
     for share in range(2):
@@ -91,8 +91,8 @@ def test_readings_of_the_same_time_keep_their_order(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (HEADER + GOOD + GOOD.replace("20.5", "warm"), "line 3: value: 'warm' is no number"),
-        (HEADER + GOOD.replace("20.5", "1_0"), "line 2: value: '1_0' is no number"),
+        (HEADER + GOOD + GOOD.replace("20.5", "warm"), "line 3: value: 'warm' is not a number"),
+        (HEADER + GOOD.replace("20.5", "1_0"), "line 2: value: '1_0' is not a number"),
         (HEADER + GOOD.replace("20.5", "nan"), "line 2: value: "),
         (HEADER + GOOD.replace("20.5", "1e999"), "line 2: value: "),
         (HEADER + GOOD.replace("20.5", ""), "line 2: .*`value`"),
@@ -111,19 +111,19 @@ def test_readings_of_the_same_time_keep_their_order(tmp_path):
         (HEADER + '"' + "x" * 200_000 + '",', "^cannot read .*field larger than field limit"),
     ],
 )
-def test_a_bad_file_is_one_line_that_names_the_place(tmp_path, content, says):
+def test_a_bad_file_is_a_one_line_error_that_names_the_line(tmp_path, content, says):
     with pytest.raises(UserError, match=says) as raised:
         read_recording(written(tmp_path, content))
     assert "\n" not in str(raised.value)
     assert str(tmp_path) in str(raised.value)
 
 
-def test_a_file_that_cannot_be_read(tmp_path):
+def test_an_unreadable_file_is_an_error(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(UserError, match=f"^cannot read {path}: "):
             read_recording(path)
 
 
-def test_a_byte_order_mark_before_json_lines(tmp_path):
+def test_a_byte_order_mark_before_json_lines_is_skipped(tmp_path):
     content = b"\xef\xbb\xbf" + (DATA / "readings.jsonl").read_bytes().strip()
     assert len(read_recording(written(tmp_path, content)).messages) == 5
