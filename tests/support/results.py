@@ -1,51 +1,24 @@
-"""What the tests of the results database write, batches as Spark's, built from readings, and alerts; and into what.
-
-The databases are of SQLite, and of PostgreSQL too where ``IOT_TEST_POSTGRES_URL`` names one that may be emptied.
-"""
+"""Batches and alerts for the results database, built from readings as Spark builds them."""
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
-import pytest
-from sqlalchemy import create_engine, make_url
 
 from iot.alerts import Alert, Delivered
 from iot.batches import Identity, Latest, Report, Total
 from iot.readings import format_timestamp
 from iot.results.store import Store
-from iot.results.tables import metadata
 
 NOW_S = 1_795_561_380
 HOUR_S = 3_600
 DAY_S = 24 * HOUR_S
-POSTGRES = os.environ.get("IOT_TEST_POSTGRES_URL")
 IDENTITY = Identity("iot-sensors", "first-topic-id")
 NO_RULES: dict[Any, Any] = {}
-
-
-@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRES else ["sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/results.db"
-    assert POSTGRES
-    engine = create_engine(make_url(POSTGRES).set(drivername="postgresql+psycopg"))
-    metadata.drop_all(engine)
-    engine.dispose()
-    return POSTGRES
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    """A database in which results have begun."""
-    yield from begun(Store(url))
 
 
 def begun(made: Store) -> Iterator[Store]:

@@ -7,8 +7,6 @@ from sqlalchemy import select
 from iot.results import retention
 from iot.results.tables import alerts
 from tests.support.results import DAY_S, HOUR_S, NOW_S, Sample, Stream, delivered, keep
-from tests.support.results import store as store  # a fixture
-from tests.support.results import url as url  # a fixture
 
 
 def test_windows_go_when_they_were_written_too_long_ago_whatever_their_time(store):

@@ -20,8 +20,6 @@ from iot.results.tables import history as history_table
 from iot.results.tables import metadata
 from iot.settings import WINDOW_S
 from tests.support.results import DAY_S, HOUR_S, IDENTITY, NOW_S, Sample, Stream, delivered, keep, total
-from tests.support.results import store as store  # a fixture
-from tests.support.results import url as url  # a fixture
 
 
 def everything(store: Store) -> object:
