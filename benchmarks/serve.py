@@ -41,7 +41,7 @@ from iot.broker.broker import find_free_port
 from iot.kafka.sender import make_sender
 from iot.processes import spawn
 from iot.readings import STANDARD_UNITS
-from iot.results.model import QueryStatus, Status
+from iot.results.model import Batch, QueryStatus, Status
 from iot.results.store import Store
 from iot.sensors.pacing import Delays, Schedule
 from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, SLIDE_S, Kafka, UserError
@@ -63,7 +63,7 @@ class Results:
 
     def __init__(self, url: str) -> None:
         self._store = Store(url)
-        self._store.begin(Identity(READINGS_TOPIC, "benchmark"), "benchmark")
+        self._store.reset(Identity(READINGS_TOPIC, "benchmark"), "benchmark")
         self._batch = 0
         self._started_s = time.time()
 
@@ -102,7 +102,8 @@ class Results:
             sensor_types=names,
             locations=["building_a"],
         )  # fmt: skip
-        self._store.keep_batch("windows", self._batch, changed, report, {self._batch: Context()}, DEFAULT_RULES, now_s)
+        batch = Batch("windows", self._batch, changed, report, {self._batch: Context()})
+        self._store.write_batch(batch, DEFAULT_RULES, now_s)
         queries = [QueryStatus(name, True, None, now_s) for name in ("windows", "alerts")]
         self._store.heartbeat(Status(now_s, self._started_s, queries, end_offsets={0: self._batch * SENSORS}))
         self._batch += 1

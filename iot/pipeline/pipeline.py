@@ -24,8 +24,8 @@ from iot.kafka.alert_feed import AlertFeed
 from iot.kafka.offsets import EndOffsets, end_offsets
 from iot.kafka.topic_guard import TopicGuard, TopicReplaced
 from iot.pipeline.job import Job
-from iot.results.model import STARTING
-from iot.results.store import QueryStatus, Status, Store, StoreUnavailable
+from iot.results.model import STARTING, Batch, QueryStatus, Status
+from iot.results.store import Store, StoreUnavailable
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError, reason
 from iot.spark import alerts as spark_alerts
 from iot.spark import queries as streams
@@ -138,7 +138,7 @@ class Processing:
                 self._require_same_topic()
             try:
                 # Its name will do for an id: checkpoint and database begin and end together.
-                self._store.keep_batch("windows", batch_id, rows, report, contexts, self._rules, time.time())
+                self._store.write_batch(Batch("windows", batch_id, rows, report, contexts), self._rules, time.time())
             except StoreUnavailable as error:
                 self._batch_lost = str(error)
                 raise
@@ -170,14 +170,14 @@ class Processing:
         offsets = self._store.alert_offsets()
         if offsets is None:
             offsets = end_offsets(self._kafka, ALERTS_TOPIC)
-            self._store.keep_alerts([], offsets, self._topic_id)
+            self._store.write_alerts([], offsets, self._topic_id)
         feed = AlertFeed(self._kafka, self._topic, self._keep_alerts, gather_s=ALERTS_GATHER_S)
         feed.start(offsets)
         return feed
 
     def _keep_alerts(self, delivered: list[Delivered], offsets: Offsets) -> None:
         self._require_same_topic()
-        self._store.keep_alerts(delivered, offsets, self._topic_id)
+        self._store.write_alerts(delivered, offsets, self._topic_id)
 
     def _require_same_topic(self) -> None:
         try:

@@ -44,7 +44,7 @@ def agree(
     # Checkpoints first: with none of them a database alone is begun afresh the next time too.
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-    store.begin(identity, state_id)
+    store.reset(identity, state_id)
     for folder in folders:
         write_notes(folder, Notes(identity, start, state_id=state_id))
     if not ids:

@@ -1,7 +1,7 @@
-"""Opens the results database, a SQLite file or PostgreSQL, and says in one line what is wrong with it.
+"""Connections, transactions and upsert for the results database, a SQLite file or PostgreSQL.
 
-Readers never wait for a writer, nor a writer for them: SQLite's write-ahead log, PostgreSQL's versions. A commit is on
-the disk before it returns, because Spark's checkpoint, written after it, must never be ahead of the results.
+Readers and writers never wait for each other: SQLite has its write-ahead log, PostgreSQL its row versions. A commit is
+on disk before it returns, because Spark's checkpoint, written after it, must never be ahead of the results.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.pool import QueuePool
 
-from iot.results.tables import escaped
+from iot.results.tables import escape_nul
 from iot.settings import UserError, reason
 
 PRAGMAS = (
@@ -29,28 +29,29 @@ PRAGMAS = (
     "temp_store=MEMORY",
     "journal_size_limit=16777216",
 )
-PAGES_AT_ONCE = 1_000
+# Maximum number of pages that one call of ``shrink`` frees.
+MAX_FREED_PAGES = 1_000
 
 
-class StoreUnavailable(UserError):  # noqa: N818  # a condition that passes
-    """The database cannot be used now: locked, full or away. Nothing was changed, and later it may work again."""
+class StoreUnavailable(UserError):  # noqa: N818  # a temporary condition
+    """The database is locked, full or unreachable. Nothing was changed; a retry may succeed."""
 
 
 class Database:
-    """Connections to the results database, for several threads.
+    """Connections to the results database; safe to use from several threads.
 
-    ``name`` is the database for people: a path, or a URL without its password. ``generation`` rises when the file turns
-    out to be another than before.
+    ``name`` is for messages: a path, or a URL without its password. ``generation`` grows when the file was replaced.
     """
 
     def __init__(self, url: str, wait_s: float) -> None:
         """Nothing is opened yet.
 
         Args:
-            wait_s: how long to wait for a lock that another process holds.
+            url: ``sqlite:////path/to/file.db`` or ``postgresql://user@host/database``.
+            wait_s: How long to wait for a lock that another process holds.
 
         Raises:
-            UserError: the URL is malformed, or its driver is not installed.
+            UserError: The URL is malformed, or its driver is not installed.
         """
         self._wait_s = wait_s
         self._path: Path | None = None
@@ -72,15 +73,13 @@ class Database:
             self._writer = self._postgresql(parsed.set(drivername="postgresql+psycopg"))
             self._reader = self._writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         else:
-            raise UserError(
-                "--database-url is neither a file, as sqlite:////path/to/file.db, nor postgresql://user@host/database"
-            )
+            raise UserError("--database-url must be sqlite:////path/to/file.db or postgresql://user@host/database")
 
     def _sqlite(self) -> Engine:
         def connect() -> sqlite3.Connection:
-            # Only create() makes the file.
+            # mode=rw: only create() may create the file.
             uri = f"file:{quote(self.name)}?mode=rw"
-            # The sqlite3 module begins no transaction by itself: begin() does, before a read too.
+            # isolation_level=None: begin() starts all transactions, also those that only read.
             return sqlite3.connect(uri, self._wait_s, uri=True, isolation_level=None, check_same_thread=False)
 
         engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, max_overflow=20)
@@ -101,14 +100,18 @@ class Database:
         try:
             return create_engine(url, connect_args=options, pool_pre_ping=True, max_overflow=20)
         except ImportError as error:
-            cure = "pip install 'psycopg[binary]'"
-            raise UserError(f"--database-url of PostgreSQL needs its driver ({reason(error)}): {cure}") from error
+            fix = "pip install 'psycopg[binary]'"
+            raise UserError(f"the PostgreSQL driver is not installed ({reason(error)}): {fix}") from error
 
     def close(self) -> None:
+        """Close all connections."""
         self._writer.dispose()
 
     def exists(self) -> bool:
-        """Whether there is a file with something in it; connections to one that was removed or replaced are dropped."""
+        """Return whether the file exists and is not empty; always true for PostgreSQL.
+
+        Connections to a file that was removed or replaced are closed.
+        """
         if self._path is None:
             return True
         try:
@@ -123,10 +126,10 @@ class Database:
         return found is not None and found.st_size > 0
 
     def create(self) -> None:
-        """Make the file where there is none.
+        """Create the file if it does not exist.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: It cannot be written.
         """
         if self._path is None or self.exists():
             return
@@ -134,12 +137,12 @@ class Database:
             self._path.touch()
             self.exists()
         except OSError as error:
-            cure = "choose another file with --database-url"
-            raise UserError(f"cannot write {self.name}: {reason(error)}; {cure}") from error
-        with self._plainly():
+            fix = "choose another file with --database-url"
+            raise UserError(f"cannot write {self.name}: {reason(error)}; {fix}") from error
+        with self._own_errors():
             connection = self._writer.raw_connection()
             try:
-                # Only an empty file takes the first, and no transaction the second.
+                # The first has no effect on a file with tables, and the second none in a transaction.
                 for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL"):
                     connection.cursor().execute(f"PRAGMA {pragma}")
             finally:
@@ -147,93 +150,108 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that sees the database as it is now, all the while.
+        """A transaction that only reads; it sees the same snapshot throughout.
 
         Raises:
-            StoreUnavailable: it cannot be read now.
-            UserError: it is damaged, or may not be read.
+            StoreUnavailable: The database cannot be read now.
+            UserError: It is damaged, or access is denied.
         """
-        with self._plainly(), self._reader.connect() as connection:
+        with self._own_errors(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that is kept as a whole, or not at all when something is raised; one at a time.
+        """A transaction that writes; it is committed at the end and rolled back on an exception. One runs at a time.
 
         Raises:
-            StoreUnavailable: it cannot be written now.
-            UserError: it is damaged, or may not be written.
+            StoreUnavailable: The database cannot be written now.
+            UserError: It is damaged, or access is denied.
         """
-        with self._writing, self._plainly():
+        with self._writing, self._own_errors():
             if not self.exists():
-                raise StoreUnavailable(f"{self.name} was removed while in use: start again")
+                raise StoreUnavailable(f"{self.name} was removed while in use: restart the application")
             with self._writer.begin() as connection:
                 yield connection
 
-    def give_back(self) -> bool:
-        """Shrink the file by a part of what was deleted; returns whether there is more."""
+    def shrink(self) -> bool:
+        """Return some free pages of the file to the file system.
+
+        Returns:
+            Whether free pages are left.
+
+        Raises:
+            StoreUnavailable: The database cannot be written now.
+            UserError: It is damaged, or access is denied.
+        """
         if self._path is None:
             return False
-        with self._writing, self._plainly():
+        with self._writing, self._own_errors():
             raw: Any = self._writer.raw_connection()
             try:
                 before = raw.cursor().execute("PRAGMA freelist_count").fetchone()[0]
-                # A cursor would free a single page.
-                raw.driver_connection.executescript(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})")
+                # A cursor would stop after the first page.
+                raw.driver_connection.executescript(f"PRAGMA incremental_vacuum({MAX_FREED_PAGES})")
                 after = raw.cursor().execute("PRAGMA freelist_count").fetchone()[0]
             finally:
                 raw.close()
         return bool(0 < after < before)
 
     @contextmanager
-    def _plainly(self) -> Iterator[None]:
-        """Turn the driver's errors into ours."""
+    def _own_errors(self) -> Iterator[None]:
+        """Turn errors of the driver into ``StoreUnavailable`` and ``UserError``."""
         try:
             yield
         except (exc.OperationalError, exc.InterfaceError, sqlite3.OperationalError) as error:
-            raise StoreUnavailable(self._why(reason(getattr(error, "orig", None) or error))) from error
+            raise StoreUnavailable(self._describe(reason(getattr(error, "orig", None) or error))) from error
         except exc.TimeoutError as error:
-            raise StoreUnavailable(f"cannot use {self.name}: too many requests at once") from error
+            raise StoreUnavailable(f"cannot use {self.name}: all connections are busy, try again") from error
         except exc.DatabaseError as error:
             why = reason(error.orig or error)
             if self._path and type(error) is exc.DatabaseError:
-                raise UserError(f"{self.name} is damaged ({why}); to start afresh: rm {self.name}") from error
+                raise UserError(f"{self.name} is damaged ({why}); to reset it: rm {self.name}") from error
             if isinstance(error, exc.ProgrammingError) and not self._path:
                 raise UserError(f"cannot use {self.name}: {why}") from error
             raise
 
-    def _why(self, why: str) -> str:
+    def _describe(self, why: str) -> str:
         if "locked" in why or "lock timeout" in why:
-            return f"{self.name} is locked by another process, for more than {self._wait_s:g} s: end that one"
+            return f"{self.name} is locked by another process for more than {self._wait_s:g} s: stop that process"
         if "full" in why or "No space" in why:
             return f"no room for {self.name} ({why}): free some space"
         return f"cannot use {self.name}: {why}"
 
 
-Merge = Callable[[Any, Any], dict[str, Any]]
-"""From the columns of the row that is there and of the new one: the values of the columns that change, by name."""
+Update = Callable[[Any, Any], dict[str, Any]]
+"""Takes the columns of the old row and of the new one; returns the values to set, by column name."""
 
 
-def upsert(connection: Connection, table: Table, rows: Iterable[Sequence[Any]], merge: Merge | None = None) -> None:
-    """Insert rows; one whose key is there replaces the old one, or is merged with it.
+def upsert(connection: Connection, table: Table, rows: Iterable[Sequence[Any]], update: Update | None = None) -> None:
+    """Insert rows; where the key exists, update the old row.
 
     Args:
-        rows: each with values for all columns of the table, in their order; no two of the same key.
+        rows: Values for all columns of the table, in their order; no two rows with the same key.
+        update: Computes the updated row; by default the new row replaces the old one.
     """
     found = list(rows)
     if not found:
         return
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(_statement("sqlite", table, merge), found)
+        connection.exec_driver_sql(_statement("sqlite", table, update), found)
     else:
-        # Row by row, each would cost as much as the whole.
-        columns = [[escaped(of) if isinstance(of, str) else of for of in column] for column in zip(*found, strict=True)]
-        connection.exec_driver_sql(_statement("postgresql", table, merge), tuple(columns))
+        # One statement with arrays: PostgreSQL would need as long for each single row as for all together.
+        columns = [
+            [escape_nul(value) if isinstance(value, str) else value for value in column]
+            for column in zip(*found, strict=True)
+        ]
+        connection.exec_driver_sql(_statement("postgresql", table, update), tuple(columns))
 
 
 @cache
-def _statement(dialect: str, table: Table, merge: Merge | None) -> str:
-    """With a positional parameter for each column, of values or of arrays; SQLAlchemy would compile it at every use."""
+def _statement(dialect: str, table: Table, update: Update | None) -> str:
+    """The SQL of an upsert, with a positional parameter for each column: a value, in PostgreSQL an array.
+
+    It is compiled only once, because SQLAlchemy would compile it at every use.
+    """
     insert: Any
     if dialect == "sqlite":
         compiler: Any = sqlite.dialect(paramstyle="qmark")
@@ -245,8 +263,8 @@ def _statement(dialect: str, table: Table, merge: Merge | None) -> str:
         source = arrays.table_valued(*names).render_derived()
         insert = postgresql.insert(table).from_select(names, select(source))
     new = insert.excluded
-    if merge:
-        changes = merge(table.columns, new)
+    if update:
+        changes = update(table.columns, new)
     else:
         changes = {column.name: new[column.name] for column in table.columns if not column.primary_key}
     insert = insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=changes)

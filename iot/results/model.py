@@ -1,32 +1,50 @@
-"""What the results database tells the page: the results, and how the processing fares."""
+"""The data that goes into the results database and comes out of it: batches, results and the processing's status."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from iot.alerts import Alert
-from iot.batches import Total
+from iot.batches import Context, Report, Total
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 STARTING = "starting"
-"""The reason why a query that never ran is not active: it is no failure."""
+"""The reason of a query that has not started yet: it is inactive, but has not failed."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch of a Spark query."""
+
+    query_id: str
+    batch_id: int
+    windows: pa.Table
+    """The current values of the windows by location that the batch changed; with the columns ``end``, ``sensor_type``,
+    ``location``, ``unit``, ``count``, ``total``, ``min`` and ``max``."""
+    report: Report
+    contexts: dict[int, Context]
+    """By batch id; see ``iot.spark.checkpoints.contexts_after``."""
 
 
 class QueryStatus(msgspec.Struct):
-    """One of Spark's streaming queries, as it was found when it was last asked."""
+    """One of Spark's streaming queries, as of its last poll."""
 
     name: str
     active: bool
     reason: str | None = None
     """Why it is not active."""
     polled_s: float = 0.0
-    """When it was asked; seconds since the epoch, as all clocks here."""
+    """When it was polled. All clocks here count seconds since the epoch."""
     mode: str = ""
 
 
 class Status(msgspec.Struct):
-    """How the processing fares; it says so every second, and silence says that it is gone."""
+    """The state of the processing. It is written every second; if it gets old, the processing has died."""
 
     at_s: float
     started_s: float
@@ -34,22 +52,22 @@ class Status(msgspec.Struct):
     kafka: str | None = None
     """Why Kafka does not answer; None while it does."""
     end_offsets: dict[int, int] = {}
-    """Where the topic of readings ends, by partition."""
+    """The end of the topic of readings, by partition."""
     read_offsets: dict[int, int] = {}
-    """How far Spark has read, by partition; for partitions that no message was processed of."""
+    """The offsets at which Spark began to read; they count for partitions without a processed message."""
     lag_10s: bool = False
-    """What was in the topic ten seconds ago is not all processed."""
+    """Some messages have waited in the topic for more than ten seconds."""
     spark_ui: str | None = None
     topic: str = ""
     bootstrap_servers: str = ""
     alerts_away: str | None = None
-    """Why alerts cannot be read."""
+    """Why alerts cannot be read; None while they can."""
     database: str | None = None
-    """Why results cannot be written."""
+    """Why results cannot be written; None while they can."""
 
 
 class LatestValue(NamedTuple):
-    """The latest reading of one sensor and type; ``alert``: it breaks a rule."""
+    """The latest reading of one sensor and type; ``alert`` is true if it breaks a rule."""
 
     sensor_id: str
     sensor_type: str
@@ -61,7 +79,7 @@ class LatestValue(NamedTuple):
 
 
 class Window(msgspec.Struct, frozen=True):
-    """A window of one sensor type that ends at ``end_s``; ``avg`` is None where the sum overflowed."""
+    """A window of one sensor type that ends at ``end_s``; ``avg`` is None if the sum overflowed."""
 
     end_s: int
     sensor_type: str
@@ -73,7 +91,7 @@ class Window(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct):
-    """All results but windows and the alerts of old, as of one moment; as it is here, nothing was ever processed."""
+    """All results at one moment, except windows and older alerts; the defaults are the state of an empty database."""
 
     version: int = 0
     messages: int = 0
@@ -82,30 +100,31 @@ class State(msgspec.Struct):
     late: int = 0
     total_alerts: int = 0
     totals: dict[str, Total] = {}
-    """By sensor type; ``total`` is NaN where the sum overflowed."""
+    """By sensor type; ``total`` is NaN if the sum overflowed."""
     sensors: int = 0
-    """How many are remembered."""
+    """Number of sensors that have a latest reading."""
     active_sensors: int = 0
-    """Those heard from in the last 60 s."""
+    """Sensors heard from in the last 60 s."""
     active_alerts: int = 0
-    """Those heard from in the last 60 s whose latest reading, of any of their types, breaks a rule."""
+    """Active sensors whose latest reading, of any of their types, breaks a rule."""
     latest: list[LatestValue] = []
-    """At most ``MAX_LATEST``: those in alert first, then those heard from most recently."""
+    """At most ``MAX_LATEST``: active sensors in alert first, then those heard from most recently."""
     rate_10s: float = 0.0
-    """Readings processed per second over the last ten."""
+    """Readings processed per second over the last ten seconds."""
     rate_history: list[tuple[int, float]] = []
     """(end of a step in seconds, readings processed per second in it) over 24 h, oldest first, at most 300."""
     alert_history: list[tuple[int, str, int]] = []
-    """(start of a step in seconds, type of alert, count) over 24 h of event time, oldest first."""
+    """(start of a step in seconds, alert type, count) over 24 h of event time, oldest first."""
     recent_alerts: list[Alert] = []
     """The newest by event time, at most ``RECENT_ALERTS``."""
     sensor_types: list[str] = []
     """Those with rows of their own."""
     locations: list[str] = []
+    """Those with rows of their own."""
     offsets: dict[int, int] = {}
-    """The offset after the last message processed, by partition that had any."""
+    """The offset after the last processed message, by partition that had any."""
     processed_s: float | None = None
     """When messages were last processed."""
     retention_s: float | None = None
     status: Status | None = None
-    """None: the processing never said anything."""
+    """None if no processing has reported yet."""

@@ -1,4 +1,4 @@
-"""What is read from the results database: functions of a transaction, which sees one moment throughout."""
+"""The queries on the results database. Each runs in a transaction, which sees one snapshot."""
 
 from __future__ import annotations
 
@@ -13,38 +13,43 @@ from iot.batches import Context, Total
 from iot.readings import format_timestamp
 from iot.results import timeline
 from iot.results.model import LatestValue, State, Status, Window
-from iot.results.tables import alerts, latest, notes, sensors, totals, windows, windows_by_location
+from iot.results.tables import alerts, key_values, latest, sensors, totals, windows, windows_by_location
 
+# Maximum number of latest readings in a State.
 MAX_LATEST = 200
+# Maximum number of alerts in a State.
 RECENT_ALERTS = 10
+# How long a sensor counts as active after it was heard from.
 ACTIVE_S = 60
+# The rate is an average over this time.
 RATE_S = 10
 
 
-class Notes(msgspec.Struct):
-    """The small things beside the tables, each kept as JSON by its name."""
+class KeyValues(msgspec.Struct):
+    """The small values beside the tables, each stored as JSON under its name."""
 
     contexts: dict[int, Context] = {}
-    """Of the batch that was kept last, and of the one after it."""
+    """By batch id: contexts of the last batches written and of the next one."""
     offsets: dict[int, int] = {}
-    """The offset after the last message processed, by partition that had any."""
+    """The offset after the last processed message, by partition that had any."""
     alert_offsets: dict[int, int] | None = None
-    """Where to go on reading alerts."""
+    """The next offsets to read from the topic of alerts."""
     recent: list[tuple[float, int]] = []
-    """(when, readings) of the batches of the last ``RATE_S`` seconds."""
+    """(time, number of readings) of the batches of the last ``RATE_S`` seconds."""
     status: Status | None = None
 
 
-_decode_notes = msgspec.json.Decoder(Notes).decode
+_decode_key_values = msgspec.json.Decoder(KeyValues).decode
 
 
-def read_notes(connection: Connection) -> Notes:
-    rows = connection.execute(select(notes.c.name, notes.c.value))
-    return _decode_notes(b"{%b}" % b",".join(b'"%b":%b' % (name.encode(), value) for name, value in rows))
+def read_key_values(connection: Connection) -> KeyValues:
+    """Return all small values; missing ones have their defaults."""
+    rows = connection.execute(select(key_values.c.name, key_values.c.value))
+    return _decode_key_values(b"{%b}" % b",".join(b'"%b":%b' % (name.encode(), value) for name, value in rows))
 
 
 def read_totals(connection: Connection) -> dict[str, Total]:
-    """By sensor type; a sum that overflowed is NaN."""
+    """Return the totals by sensor type; a sum that overflowed is NaN."""
     columns = (totals.c[name] for name in ("sensor_type", *Total.__struct_fields__))
     return {
         sensor_type: Total(count, math.nan if total is None else total, *rest)
@@ -52,47 +57,51 @@ def read_totals(connection: Connection) -> dict[str, Total]:
     }
 
 
-def read_state(connection: Connection, kept: Row[Any], now_s: float) -> State:
-    """All that the page needs but windows and the alerts of old; ``kept`` is the row of ``iot_results``."""
-    known = read_notes(connection)
-    of_types = read_totals(connection)
-    last = known.contexts[max(known.contexts)] if known.contexts else Context()
+def read_state(connection: Connection, summary: Row[Any], now_s: float) -> State:
+    """Return all results except windows and older alerts.
+
+    Args:
+        summary: The row of ``iot_results``.
+        now_s: Decides which sensors are active and which steps of the histories are over.
+    """
+    stored = read_key_values(connection)
+    context = stored.contexts[max(stored.contexts)] if stored.contexts else Context()
     active_ms = int((now_s - ACTIVE_S) * 1_000)
     count = func.count().select()
+    count_in_alert = select(func.count(latest.c.sensor_id.distinct())).where(_in_alert(active_ms))
     return State(
-        version=kept.version,
-        messages=kept.messages,
-        rejected=kept.rejected,
-        late=kept.late,
-        total_alerts=kept.total_alerts,
-        totals=of_types,
+        version=summary.version,
+        messages=summary.messages,
+        rejected=summary.rejected,
+        late=summary.late,
+        total_alerts=summary.total_alerts,
+        totals=read_totals(connection),
         sensors=connection.scalar(count.select_from(sensors)) or 0,
         active_sensors=connection.scalar(count.select_from(sensors).where(sensors.c.heard_ms >= active_ms)) or 0,
-        active_alerts=connection.scalar(select(func.count(latest.c.sensor_id.distinct())).where(_in_alert(active_ms)))
-        or 0,
-        latest=_latest(connection, active_ms),
-        rate_10s=sum(readings for at_s, readings in known.recent if now_s - RATE_S < at_s <= now_s) / RATE_S,
-        rate_history=timeline.rates(connection, now_s),
-        alert_history=timeline.alert_counts(connection, now_s),
-        recent_alerts=read_alerts(connection, kept, RECENT_ALERTS),
-        sensor_types=last.sensor_types,
-        locations=last.locations,
-        offsets=known.offsets,
-        processed_s=kept.processed_s,
-        retention_s=kept.retention_s,
-        status=known.status,
+        active_alerts=connection.scalar(count_in_alert) or 0,
+        latest=_read_latest(connection, active_ms),
+        rate_10s=sum(readings for at_s, readings in stored.recent if now_s - RATE_S < at_s <= now_s) / RATE_S,
+        rate_history=timeline.read_rates(connection, now_s),
+        alert_history=timeline.read_alert_counts(connection, now_s),
+        recent_alerts=read_alerts(connection, summary, RECENT_ALERTS),
+        sensor_types=context.sensor_types,
+        locations=context.locations,
+        offsets=stored.offsets,
+        processed_s=summary.processed_s,
+        retention_s=summary.retention_s,
+        status=stored.status,
     )
 
 
 def _in_alert(active_ms: int) -> ColumnElement[bool]:
-    # As the index has it.
+    # The same condition as in the partial index latest_in_alert, so that the index is used.
     return latest.c.alert.is_(True) & (latest.c.heard_ms >= active_ms)
 
 
-def _latest(connection: Connection, active_ms: int) -> list[LatestValue]:
+def _read_latest(connection: Connection, active_ms: int) -> list[LatestValue]:
     columns = [latest.c[name] for name in LatestValue._fields]
     in_alert = _in_alert(active_ms)
-    found = connection.execute(
+    first = connection.execute(
         select(*columns).where(in_alert).order_by(latest.c.heard_ms.desc()).limit(MAX_LATEST)
     ).all()
     others = (
@@ -100,23 +109,24 @@ def _latest(connection: Connection, active_ms: int) -> list[LatestValue]:
         .select_from(sensors.join(latest, latest.c.sensor_id == sensors.c.sensor_id))
         .where(not_(in_alert))
         .order_by(sensors.c.heard_ms.desc())
-        .limit(MAX_LATEST - len(found))
+        .limit(MAX_LATEST - len(first))
     )
-    return [LatestValue(*row) for row in (*found, *connection.execute(others))]
+    return [LatestValue(*row) for row in (*first, *connection.execute(others))]
 
 
 def read_alerts(
     connection: Connection,
-    kept: Row[Any],
+    summary: Row[Any],
     limit: int,
+    *,
     sensor_type: str | None = None,
     sensor_id: str | None = None,
     since_us: int | None = None,
 ) -> list[Alert]:
-    """Newest first by event time."""
+    """Return at most ``limit`` alerts from ``since_us`` on, newest first by event time."""
     names = [name for name in Alert.__struct_fields__ if name != "timestamp"]
     query = select(*(alerts.c[name] for name in names), alerts.c.time_us)
-    query = query.where(alerts.c.raised_ms >= kept.alerts_from_ms)
+    query = query.where(alerts.c.raised_ms >= summary.alerts_from_ms)
     if sensor_type is not None:
         query = query.where(alerts.c.sensor_type == sensor_type)
     if sensor_id is not None:
@@ -132,13 +142,14 @@ def read_alerts(
 
 def read_windows(
     connection: Connection,
-    since_s: float | None,
-    until_s: float | None,
-    sensor_type: str | None,
-    location: str | None,
-    limit: int | None,
+    *,
+    since_s: float | None = None,
+    until_s: float | None = None,
+    sensor_type: str | None = None,
+    location: str | None = None,
+    limit: int | None = None,
 ) -> list[Window]:
-    """Windows that end within these bounds, oldest first."""
+    """Return windows that end within these bounds, of one location or over all locations; oldest first."""
     table = windows if location is None else windows_by_location
     columns = (table.c[name] for name in ("end_s", "sensor_type", "unit", "count", "total", "min", "max"))
     query = select(*columns)

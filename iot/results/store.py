@@ -1,240 +1,253 @@
-"""The results database: what the processing found, written batch by batch, and read by the page.
+"""``Store`` reads and writes the results database; the only module that other folders open it with.
 
-Each batch is one transaction that also keeps the batch's id, so a batch that comes again changes nothing. Nothing grows
-with time: windows and alerts go when they are old, and of everything there is a most.
+Each batch is one transaction, which also stores the batch's id, so a repeated batch changes nothing. The size is
+bounded: old windows and alerts are deleted, and every table has a maximum number of rows.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import msgspec
-from sqlalchemy import Connection, Row, delete, insert, inspect, select, update
+from sqlalchemy import Connection, Row, delete, insert, inspect, select
 
-from iot.alerts import Alert, Rules
-from iot.batches import Context, Identity, Report
-from iot.readings import Rejected, parse_timestamp
+from iot.alerts import Alert, Delivered, Rules
+from iot.batches import Context, Identity, Offsets
 from iot.results import retention, timeline
-from iot.results.database import Database, StoreUnavailable, upsert
-from iot.results.model import QueryStatus, State, Status, Window
-from iot.results.queries import RATE_S, read_alerts, read_notes, read_state, read_windows
-from iot.results.tables import SCHEMA_VERSION, alerts, metadata, notes, results
-from iot.results.writes import merge_latest, merge_totals, merge_windows
+from iot.results.database import Database, StoreUnavailable
+from iot.results.model import Batch, State, Status, Window
+from iot.results.queries import RATE_S, read_alerts, read_key_values, read_state, read_windows
+from iot.results.tables import SCHEMA_VERSION, metadata, summary
+from iot.results.writes import (
+    add_totals,
+    insert_alerts,
+    put_key_values,
+    update_summary,
+    upsert_latest,
+    upsert_windows,
+)
 from iot.settings import UserError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from iot.alerts import Delivered
-    from iot.batches import Offsets
-
 DATABASE_URL = "sqlite:////tmp/dashboard-results.db"
+# How long to wait for a lock that another process holds.
 LOCK_WAIT_S = 5.0
-ALERTS_AT_ONCE = 5_000
-# Deleting takes no longer at once; what is left is deleted the next time.
+# How long one call of ``prune`` deletes; the next call deletes the rest.
 PRUNE_S = 5.0
 
-__all__ = ["DATABASE_URL", "QueryStatus", "State", "Status", "Store", "StoreUnavailable", "Window"]
+__all__ = ["DATABASE_URL", "Store", "StoreUnavailable"]
 
 
 class Store:
-    """The results database; for several threads, and several processes.
+    """A results database; safe to use from several threads and processes.
 
-    Every method raises ``StoreUnavailable`` when the database cannot be used now, and then nothing was
-    changed; ``UserError`` when it is damaged, another program's or another version's.
+    Every method but ``close`` raises ``StoreUnavailable`` if the database is locked, full or unreachable, and
+    ``UserError`` if it is damaged, another program's or another version's. In both cases nothing was changed.
+    Methods that write need a database that was ``reset`` once; methods that read treat any other as empty.
     """
 
     def __init__(self, url: str = DATABASE_URL, wait_s: float = LOCK_WAIT_S) -> None:
-        """Nothing is opened yet, and only ``begin`` makes the file and the tables.
+        """Nothing is opened yet, and only ``reset`` creates the file and the tables.
 
         Args:
-            wait_s: how long to wait for a lock that another process holds.
+            url: ``sqlite:////path/to/file.db`` or ``postgresql://user@host/database``.
+            wait_s: How long to wait for a lock that another process holds.
 
         Raises:
-            UserError: the URL is malformed, or its driver is not installed.
+            UserError: The URL is malformed, or its driver is not installed.
         """
         self._database = Database(url, wait_s)
         self.name = self._database.name
-        # Of which the tables were looked at.
-        self._known_generation: int | None = None
+        # The generation of the database whose tables were checked.
+        self._checked_generation: int | None = None
 
     def close(self) -> None:
+        """Close all connections."""
         self._database.close()
 
-    # Written by the processing.
+    # Used by the processing.
 
     def identity(self) -> tuple[Identity, str] | None:
-        """The topic that the results are about and the id of the state they belong to; None in a new database."""
-        with self._reading() as found:
-            if not found:
-                return None
-            _, kept = found
-            return Identity(kept.topic, kept.topic_id), kept.state_id
+        """Return the topic that the results are about and their state id; None if there are no results yet.
 
-    def begin(self, identity: Identity, state_id: str) -> None:
-        """Forget everything, and start afresh."""
+        Raises: see ``Store``.
+        """
+        with self._reading() as opened:
+            if not opened:
+                return None
+            _, current = opened
+            return Identity(current.topic, current.topic_id), current.state_id
+
+    def reset(self, identity: Identity, state_id: str) -> None:
+        """Create the file and the tables if they are missing, and delete all results.
+
+        Args:
+            identity: The topic that the new results are about.
+            state_id: Ties the results to the checkpoints of the same run.
+
+        Raises: see ``Store``.
+        """
         self._database.create()
         with self._database.writing() as connection:
             version = 0
-            if self._is_ours(connection):
-                version = connection.scalar(select(results.c.version).with_for_update()) or 0
+            if self._has_results(connection):
+                version = connection.scalar(select(summary.c.version).with_for_update()) or 0
                 for table in metadata.sorted_tables:
                     connection.execute(delete(table))
             else:
                 metadata.create_all(connection)
-            none = dict.fromkeys(("messages", "rejected", "late", "total_alerts", "alerts_from_ms"), 0)
+            zeros = dict.fromkeys(("messages", "rejected", "late", "total_alerts", "alerts_from_ms"), 0)
             connection.execute(
-                insert(results).values(
+                insert(summary).values(
                     id=1,
                     schema_version=SCHEMA_VERSION,
                     version=version + 1,
                     topic=identity.topic,
                     topic_id=identity.topic_id,
                     state_id=state_id,
-                    **none,
+                    **zeros,
                 )
             )
 
     def contexts(self) -> dict[int, Context]:
-        """What was kept of the last batch and the one after it; empty in a new database."""
-        with self._reading() as found:
-            return read_notes(found[0]).contexts if found else {}
+        """Return the contexts written with the last batch, by batch id; empty before the first.
+
+        Raises: see ``Store``.
+        """
+        with self._reading() as opened:
+            return read_key_values(opened[0]).contexts if opened else {}
 
     def offsets(self) -> Offsets:
-        """The offset after the last message processed, by partition that had any; empty in a new database."""
-        with self._reading() as found:
-            return read_notes(found[0]).offsets if found else {}
+        """Return the offset after the last processed message, by partition that had any.
 
-    def keep_batch(
-        self,
-        query_id: str,
-        batch_id: int,
-        changed: pa.Table,
-        report: Report,
-        contexts: dict[int, Context],
-        rules: Rules,
-        now_s: float,
-    ) -> bool:
-        """Keep what a batch found, in one transaction.
+        Raises: see ``Store``.
+        """
+        with self._reading() as opened:
+            return read_key_values(opened[0]).offsets if opened else {}
+
+    def write_batch(self, batch: Batch, rules: Rules, now_s: float) -> bool:
+        """Write a batch in one transaction.
 
         Args:
-            changed: the windows by location that the batch changed, as they are now; with the columns ``end``,
-                ``sensor_type``, ``location``, ``unit``, ``count``, ``total``, ``min`` and ``max``.
-            contexts: see ``iot.spark.checkpoints.contexts_after``.
-            rules: say which of the latest readings are in alert.
+            rules: Decide which of the latest readings are in alert.
+            now_s: The time that counts for retention and for the rate.
 
         Returns:
-            False when this batch, or a later one of the query, was kept before; then nothing is changed.
+            False if this batch, or a later one of the same query, was written before; then nothing is changed.
+
+        Raises: see ``Store``.
         """
-        with self._writing() as (connection, kept):
-            if kept.query_id == query_id and kept.batch_id >= batch_id:
+        report = batch.report
+        with self._writing() as (connection, current):
+            if current.query_id == batch.query_id and current.batch_id >= batch.batch_id:
                 return False
-            units = merge_totals(connection, report.totals)
-            merge_windows(connection, changed, units, now_s)
-            merge_latest(connection, report.latest, rules)
+            units = add_totals(connection, report.totals)
+            upsert_windows(connection, batch.windows, units, now_s)
+            upsert_latest(connection, report.latest, rules)
             timeline.count_readings(connection, now_s, report.messages)
-            known = read_notes(connection)
-            recent = [entry for entry in known.recent if now_s - RATE_S < entry[0] <= now_s]
-            _note(
+            stored = read_key_values(connection)
+            recent = [entry for entry in stored.recent if now_s - RATE_S < entry[0] <= now_s]
+            put_key_values(
                 connection,
-                contexts=contexts,
-                offsets=known.offsets | report.next_offsets,
+                contexts=batch.contexts,
+                offsets=stored.offsets | report.next_offsets,
                 recent=[*recent, (now_s, report.messages)],
             )
-            _change(
+            update_summary(
                 connection,
-                kept,
-                query_id=query_id,
-                batch_id=batch_id,
-                messages=kept.messages + report.messages,
-                rejected=kept.rejected + report.rejected,
-                late=kept.late + report.late,
-                processed_s=now_s if report.messages or report.rejected else kept.processed_s,
+                current,
+                query_id=batch.query_id,
+                batch_id=batch.batch_id,
+                messages=current.messages + report.messages,
+                rejected=current.rejected + report.rejected,
+                late=current.late + report.late,
+                processed_s=now_s if report.messages or report.rejected else current.processed_s,
             )
         return True
 
-    def keep_alerts(self, delivered: list[Delivered], offsets: Offsets, topic_id: str) -> list[Alert]:
-        """Keep alerts, and where to go on reading them, in one transaction.
+    def write_alerts(self, delivered: list[Delivered], offsets: Offsets, topic_id: str) -> list[Alert]:
+        """Write alerts and the next offsets to read from their topic, in one transaction.
 
         Args:
-            topic_id: Kafka's, of the topic of readings that the alerts are about.
+            topic_id: Kafka's id of the topic of readings that the alerts are about.
 
         Returns:
-            The alerts that were not kept before.
+            The alerts that were not in the database before.
+
+        Raises: see ``Store``.
         """
-        with self._writing() as (connection, kept):
-            known = _known_alerts(connection, [one.alert.alert_id for one in delivered], topic_id)
-            new: dict[str, Alert] = {}
-            rows = []
-            counts: Counter[tuple[str, int]] = Counter()
-            for alert, raised_ms in delivered:
-                if alert.alert_id in known or alert.alert_id in new:
-                    continue
-                time_us = _time_us(alert)
-                if time_us is None:
-                    continue
-                new[alert.alert_id] = alert
-                *fields, _ = msgspec.structs.astuple(alert)
-                rows.append((kept.total_alerts + len(new), topic_id, raised_ms, time_us, *fields))
-                if time_us // 1_000 > raised_ms - timeline.DAY_S * 1_000:
-                    counts[alert.type, time_us // 1_000_000] += 1
-            upsert(connection, alerts, rows)
-            timeline.count_alerts(connection, counts)
-            _note(connection, alert_offsets=offsets)
-            _change(connection, kept, total_alerts=kept.total_alerts + len(rows))
-        return list(new.values())
+        with self._writing() as (connection, current):
+            new = insert_alerts(connection, delivered, topic_id, current.total_alerts)
+            put_key_values(connection, alert_offsets=offsets)
+            update_summary(connection, current, total_alerts=current.total_alerts + len(new))
+        return new
 
     def alert_offsets(self) -> Offsets | None:
-        """Where to go on reading alerts; None before ``keep_alerts`` was called."""
-        with self._reading() as found:
-            return read_notes(found[0]).alert_offsets if found else None
+        """Return the next offsets to read from the topic of alerts; None before ``write_alerts`` was called.
+
+        Raises: see ``Store``.
+        """
+        with self._reading() as opened:
+            return read_key_values(opened[0]).alert_offsets if opened else None
 
     def heartbeat(self, status: Status) -> None:
-        """Say how the processing fares; every second or so, because silence means that it is gone."""
-        with self._writing() as (connection, kept):
-            _note(connection, status=status)
+        """Write the status of the processing; to be called every second, because readers notice when it gets old.
+
+        Raises: see ``Store``.
+        """
+        with self._writing() as (connection, current):
+            put_key_values(connection, status=status)
             timeline.count_readings(connection, status.at_s, 0)
-            _change(connection, kept)
+            update_summary(connection, current)
 
     def prune(self, now_s: float, retention_s: float) -> None:
-        """Delete windows and alerts that were last written, or raised, longer ago than that, and those too many.
+        """Delete windows last written, and alerts raised, more than ``retention_s`` ago, and those in excess.
 
-        By the clock, not by event time: the readings of last year, replayed, are kept as long as any.
+        The clock counts, not event time: replayed readings of last year are kept as long as any others.
+
+        Raises: see ``Store``.
         """
-        with self._writing() as (connection, kept):
-            timeline.forget(connection, now_s)
-            _change(connection, kept, retention_s=retention_s, alerts_from_ms=int((now_s - retention_s) * 1_000))
+        with self._writing() as (connection, current):
+            timeline.delete_old_steps(connection, now_s)
+            alerts_from_ms = int((now_s - retention_s) * 1_000)
+            update_summary(connection, current, retention_s=retention_s, alerts_from_ms=alerts_from_ms)
 
-        def alerts_left() -> bool:
-            with self._writing() as (connection, kept):
-                _change(connection, kept)
-                return retention.delete_alerts(connection, kept)
+        def delete_alerts() -> bool:
+            with self._writing() as (connection, current):
+                update_summary(connection, current)
+                return retention.delete_alerts(connection, current)
 
-        def windows_left() -> bool:
-            with self._writing() as (connection, kept):
-                _change(connection, kept)
-                return retention.delete_windows(connection, read_notes(connection), now_s - retention_s)
+        def delete_windows() -> bool:
+            with self._writing() as (connection, current):
+                update_summary(connection, current)
+                return retention.delete_windows(connection, read_key_values(connection), now_s - retention_s)
 
         until_s = time.monotonic() + PRUNE_S
-        for left in (alerts_left, windows_left, self._database.give_back):
-            while left() and time.monotonic() < until_s:
+        for step in (delete_alerts, delete_windows, self._database.shrink):
+            while step() and time.monotonic() < until_s:
                 pass
 
-    # Read by the page; nothing in a new database.
+    # Used by the web server.
 
     def version(self) -> int:
-        """A number that changes with every write."""
-        with self._reading() as found:
-            return found[1].version if found else 0
+        """Return a number that changes with every write; 0 if there are no results yet.
+
+        Raises: see ``Store``.
+        """
+        with self._reading() as opened:
+            return opened[1].version if opened else 0
 
     def read(self, now_s: float) -> State:
-        """All but windows and the alerts of old, as of one moment."""
-        with self._reading() as found:
-            return read_state(*found, now_s) if found else State()
+        """Return all results except windows and older alerts, from one snapshot.
+
+        Args:
+            now_s: Decides which sensors are active.
+
+        Raises: see ``Store``.
+        """
+        with self._reading() as opened:
+            return read_state(*opened, now_s) if opened else State()
 
     def alerts(
         self,
@@ -243,9 +256,14 @@ class Store:
         sensor_id: str | None = None,
         since_us: int | None = None,
     ) -> list[Alert]:
-        """Alerts from ``since_us`` on by event time, newest first."""
-        with self._reading() as found:
-            return read_alerts(*found, limit, sensor_type, sensor_id, since_us) if found else []
+        """Return at most ``limit`` alerts from ``since_us`` on, newest first by event time.
+
+        Raises: see ``Store``.
+        """
+        with self._reading() as opened:
+            if not opened:
+                return []
+            return read_alerts(*opened, limit, sensor_type=sensor_type, sensor_id=sensor_id, since_us=since_us)
 
     def windows(
         self,
@@ -255,66 +273,53 @@ class Store:
         location: str | None = None,
         limit: int | None = None,
     ) -> list[Window]:
-        """Windows that end within these bounds, both inclusive, of one location or over all; oldest first."""
-        with self._reading() as found:
-            return read_windows(found[0], since_s, until_s, sensor_type, location, limit) if found else []
+        """Return windows that end within these bounds (inclusive), of one location or over all; oldest first.
+
+        Raises: see ``Store``.
+        """
+        with self._reading() as opened:
+            if not opened:
+                return []
+            return read_windows(
+                opened[0],
+                since_s=since_s,
+                until_s=until_s,
+                sensor_type=sensor_type,
+                location=location,
+                limit=limit,
+            )
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[Connection, Row[Any]] | None]:
-        """A transaction that reads, with the row of ``iot_results``; None in a new database."""
+        """A transaction that reads, with the summary row; None if there are no results yet."""
         if not self._database.exists():
             yield None
             return
         with self._database.reading() as connection:
             generation = self._database.generation
-            if self._known_generation != generation and self._is_ours(connection):
-                self._known_generation = generation
-            known = self._known_generation == generation
-            yield (connection, connection.execute(select(results)).one()) if known else None
+            if self._checked_generation != generation and self._has_results(connection):
+                self._checked_generation = generation
+            checked = self._checked_generation == generation
+            yield (connection, connection.execute(select(summary)).one()) if checked else None
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[Connection, Row[Any]]]:
-        """A transaction that writes, with the row of ``iot_results``, which all writers lock."""
+        """A transaction that writes, with the summary row, which it has locked."""
         with self._database.writing() as connection:
-            yield connection, connection.execute(select(results).with_for_update()).one()
+            yield connection, connection.execute(select(summary).with_for_update()).one()
 
-    def _is_ours(self, connection: Connection) -> bool:
-        """Whether results are in the database; False when it is new.
+    def _has_results(self, connection: Connection) -> bool:
+        """Return whether our tables exist; False if the database is empty.
 
         Raises:
-            UserError: it is another program's, or of another version.
+            UserError: The tables are another program's, or of another version.
         """
-        cure = "choose another with --database-url"
+        fix = "choose another with --database-url"
         found = set(inspect(connection).get_table_names())
-        if results.name in found:
-            if connection.scalar(select(results.c.schema_version)) != SCHEMA_VERSION:
-                raise UserError(f"{self.name} was written by another version of this program; {cure}")
+        if summary.name in found:
+            if connection.scalar(select(summary.c.schema_version)) != SCHEMA_VERSION:
+                raise UserError(f"{self.name} was written by another version of this program; {fix}")
             return True
         if found & metadata.tables.keys() or (found and connection.dialect.name == "sqlite"):
-            raise UserError(f"{self.name} is the database of another program; {cure}")
+            raise UserError(f"{self.name} is the database of another program; {fix}")
         return False
-
-
-def _change(connection: Connection, kept: Row[Any], **values: Any) -> None:
-    connection.execute(update(results).values(version=kept.version + 1, **values))
-
-
-def _note(connection: Connection, **values: Any) -> None:
-    upsert(connection, notes, [(name, msgspec.json.encode(value)) for name, value in values.items()])
-
-
-def _known_alerts(connection: Connection, alert_ids: list[str], topic_id: str) -> set[str]:
-    """Those of the ids that were kept before."""
-    known: set[str] = set()
-    for at in range(0, len(alert_ids), ALERTS_AT_ONCE):
-        some = alerts.c.alert_id.in_(alert_ids[at : at + ALERTS_AT_ONCE])
-        known.update(connection.scalars(select(alerts.c.alert_id).where(some, alerts.c.topic_id == topic_id)))
-    return known
-
-
-def _time_us(alert: Alert) -> int | None:
-    """The event time of an alert; None where it has none, which no alert of ours is."""
-    try:
-        return parse_timestamp(alert.timestamp)
-    except Rejected:
-        return None

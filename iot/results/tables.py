@@ -1,7 +1,7 @@
 """The tables of the results database.
 
-One row of ``iot_results`` says whose results these are and counts; every writer locks it first, so that writers never
-meet elsewhere. Everything else is keyed so that writing the same again changes nothing.
+``iot_results`` has one row, the summary: it identifies the results and holds the counts. Every writer locks it first,
+so writers never meet elsewhere. All other tables have keys, so writing the same row again changes nothing.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ SCHEMA_VERSION = 1
 
 
 class Text(TypeDecorator[str]):
-    """A string of any characters; in PostgreSQL, which takes no NUL, that one is escaped."""
+    """A string of any characters. PostgreSQL takes no NUL, so there it is escaped."""
 
     impl = String
     cache_ok = True
 
     def bind_processor(self, dialect: Dialect) -> Any:
-        return escaped if dialect.name == "postgresql" else None
+        return escape_nul if dialect.name == "postgresql" else None
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], str | None] | None:
-        return _unescaped if dialect.name == "postgresql" else None
+        return _unescape_nul if dialect.name == "postgresql" else None
 
 
-def escaped(text: str) -> str:
+def escape_nul(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\0", "\\0")
 
 
-def _unescaped(text: str | None) -> str | None:
+def _unescape_nul(text: str | None) -> str | None:
     if text is None or "\\" not in text:
         return text
     return "\\".join(part.replace("\\0", "\0") for part in text.split("\\\\"))
@@ -55,7 +55,7 @@ metadata = MetaData()
 
 
 def _table(name: str, *columns: Column[Any] | Index | UniqueConstraint, clustered: bool = True) -> Table:
-    """A table without NULL where not said; ``clustered`` by its key where SQLite can."""
+    """A table; ``clustered`` stores its rows in the order of the key, which only SQLite can."""
     return Table(name, metadata, *columns, sqlite_with_rowid=not clustered)
 
 
@@ -67,38 +67,38 @@ def _column(name: str, kind: Any) -> Column[Any]:
     return Column(name, kind, nullable=False)
 
 
-results = _table(
+summary = _table(
     "iot_results",
     _key("id", Integer),
     _column("schema_version", Integer),
     _column("topic", Text),
     _column("topic_id", Text),
     _column("state_id", Text),
-    # One more with every write.
+    # Grows by one with every write.
     _column("version", BigInteger),
-    # The batch that was kept last; null before the first.
+    # The last batch written; null before the first.
     Column("query_id", Text),
     Column("batch_id", BigInteger),
     _column("messages", BigInteger),
     _column("rejected", BigInteger),
     _column("late", BigInteger),
     _column("total_alerts", BigInteger),
-    # When a batch with messages was last kept.
+    # When a batch with messages was last written.
     Column("processed_s", Double),
     Column("retention_s", Double),
-    # Alerts raised before this are only kept to know a repeat.
+    # Older alerts are hidden; they remain only to recognise repeated deliveries.
     _column("alerts_from_ms", BigInteger),
     clustered=False,
 )
 
-# Small things as JSON: contexts, offsets, alert_offsets, recent, status.
-notes = _table("iot_notes", _key("name", Text), _column("value", LargeBinary), clustered=False)
+# Small values as JSON; their names are the fields of KeyValues.
+key_values = _table("iot_notes", _key("name", Text), _column("value", LargeBinary), clustered=False)
 
-# By sensor type; the sum is null once it overflowed.
+# By sensor type; the sum is null if it overflowed.
 totals = _table(
     "totals",
     _key("sensor_type", Text),
-    # As in Total.
+    # The fields of Total.
     _column("count", BigInteger),
     Column("total", Double),
     _column("min", Double),
@@ -120,7 +120,7 @@ windows_by_location = _table(
     Index("windows_by_location_end", "end_s", "sensor_type"),
 )
 
-# The same over all locations; a row here and its rows by location are pruned together.
+# The same over all locations. A row here and its rows by location are deleted together.
 windows = _table(
     "windows",
     _key("end_s", BigInteger),
@@ -138,7 +138,7 @@ windows = _table(
 # The latest reading of each sensor and type.
 latest = _table(
     "latest",
-    # As in Latest.
+    # The fields of Latest.
     _column("time_us", BigInteger),
     _column("offset", BigInteger),
     _column("partition", BigInteger),
@@ -155,25 +155,25 @@ Index(
     "latest_in_alert",
     latest.c.heard_ms,
     latest.c.sensor_id,
-    # So that SQLite need not look at the table for it.
+    # With this column in the index, SQLite need not read the table.
     latest.c.alert,
     sqlite_where=latest.c.alert.is_(True),
     postgresql_where=latest.c.alert.is_(True),
 )
 
-# When a sensor was last heard from, whatever of.
+# When a sensor was last heard from, whatever the type.
 sensors = _table(
     "sensors", _key("sensor_id", Text), _column("heard_ms", BigInteger), Index("sensors_heard", "heard_ms")
 )
 
 alerts = _table(
     "alerts",
-    # Counts all alerts ever kept. SQLite makes only an INTEGER key the row's own number.
+    # Counts all alerts ever written. SQLite uses only an INTEGER key as the row id.
     _key("number", BigInteger().with_variant(Integer, "sqlite")),
     _column("topic_id", Text),
     _column("raised_ms", BigInteger),
     _column("time_us", BigInteger),
-    # As in Alert.
+    # The fields of Alert.
     _column("alert_id", Text),
     _column("type", Text),
     _column("sensor_id", Text),
@@ -190,7 +190,7 @@ alerts = _table(
     clustered=False,
 )
 
-# Counts in steps of time: of readings processed (series "") by the clock, of alerts (series: their type) by event time.
+# Counts by step of time: readings processed (series "") by the clock, alerts (series: their type) by event time.
 history = _table(
     "history", _key("series", Text), _key("step_s", BigInteger), _key("at_s", BigInteger), _column("count", BigInteger)
 )

@@ -1,6 +1,7 @@
-"""Counts over the last day, coarser the longer ago: of readings processed, and of alerts by type.
+"""Counts over the last day, of readings processed and of alerts by type; older counts are coarser.
 
-Each count is kept in every step at once, and each step only as long as it is read, so nothing has to be merged later.
+Every count is added to a step of each length, and a length is stored only as long as it is shown. So counts need not be
+merged later.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select
 from iot.results.database import upsert
 from iot.results.tables import history
 
-# Length of a step and how long it is read, in seconds; each length divides the next.
+# How long steps of each length are shown, by length; in seconds. Each length divides the next.
 RATE_STEPS = {10: 900, 60: 3_600, 300: 6 * 3_600, 900: 24 * 3_600}
 ALERT_STEPS = {60: 3_600, 300: 6 * 3_600, 900: 24 * 3_600}
 DAY_S = 24 * 3_600
-# The series of readings processed, by the clock; alerts have a series for each type, by event time.
+# The series of readings processed, by the clock. Each alert type has a series of its own, by event time.
 READINGS = ""
 
 
 def count_readings(connection: Connection, now_s: float, count: int) -> None:
-    """Add readings processed; adding none still tells a step in which nothing came from one that nobody watched."""
+    """Add readings processed. A count of 0 distinguishes a step without readings from one without a measurement."""
     _add(connection, {(READINGS, int(now_s)): count}, RATE_STEPS)
 
 
@@ -31,8 +32,8 @@ def count_alerts(connection: Connection, counts: Mapping[tuple[str, int], int]) 
     _add(connection, counts, ALERT_STEPS)
 
 
-def rates(connection: Connection, now_s: float) -> list[tuple[int, float]]:
-    """(end of a step in seconds, readings per second in it), oldest first; the steps that are over."""
+def read_rates(connection: Connection, now_s: float) -> list[tuple[int, float]]:
+    """Return (end of a step in seconds, readings per second in it) for all steps that are over, oldest first."""
     rows = connection.execute(
         select(history.c.at_s, history.c.step_s, history.c.count)
         .where(history.c.series == READINGS, history.c.at_s + history.c.step_s <= now_s, _shown(now_s, RATE_STEPS))
@@ -41,8 +42,8 @@ def rates(connection: Connection, now_s: float) -> list[tuple[int, float]]:
     return [(at_s + step_s, count / step_s) for at_s, step_s, count in rows]
 
 
-def alert_counts(connection: Connection, now_s: float) -> list[tuple[int, str, int]]:
-    """(start of a step in seconds, type of alert, count), oldest first."""
+def read_alert_counts(connection: Connection, now_s: float) -> list[tuple[int, str, int]]:
+    """Return (start of a step in seconds, alert type, count), oldest first."""
     rows = connection.execute(
         select(history.c.at_s, history.c.series, history.c.count)
         .where(history.c.series != READINGS, _shown(now_s, ALERT_STEPS))
@@ -51,11 +52,10 @@ def alert_counts(connection: Connection, now_s: float) -> list[tuple[int, str, i
     return [(at_s, series, count) for at_s, series, count in rows]
 
 
-def forget(connection: Connection, now_s: float) -> None:
-    """Delete what is not read any more."""
-    for step_s, kept_s in RATE_STEPS.items():
-        # As much again, for whoever reads with a clock that is behind.
-        old = and_(history.c.step_s == step_s, history.c.at_s < now_s - 2 * kept_s)
+def delete_old_steps(connection: Connection, now_s: float) -> None:
+    """Delete steps that are not shown any more; each is stored twice as long, for readers whose clock is behind."""
+    for step_s, shown_s in RATE_STEPS.items():
+        old = and_(history.c.step_s == step_s, history.c.at_s < now_s - 2 * shown_s)
         connection.execute(delete(history).where(old))
 
 
@@ -65,15 +65,15 @@ def _add(connection: Connection, counts: Mapping[tuple[str, int], int], steps: I
         for step_s in steps:
             key = (series, step_s, second // step_s * step_s)
             rows[key] = rows.get(key, 0) + count
-    upsert(connection, history, [(*key, count) for key, count in rows.items()], _added)
+    upsert(connection, history, [(*key, count) for key, count in rows.items()], _sum)
 
 
-def _added(old: Any, new: Any) -> dict[str, Any]:
+def _sum(old: Any, new: Any) -> dict[str, Any]:
     return {"count": old.count + new.count}
 
 
 def _shown(now_s: float, steps: Mapping[int, int]) -> ColumnElement[bool]:
-    """Of each moment the finest step that is kept so long: they meet where a step of the coarser one begins."""
+    """Select the finest step that covers each moment; two lengths meet where a step of the coarser one begins."""
     lengths = list(steps)
     conditions = []
     until_s = None

@@ -1,43 +1,55 @@
-"""How a batch is merged into the tables of the results database: functions of a transaction that writes."""
+"""The statements that write batches and alerts. Each runs in a transaction that has locked the summary row."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 import pyarrow as pa
-from sqlalchemy import Connection, case, delete, func, select, tuple_
+from sqlalchemy import Connection, Row, case, delete, func, select, tuple_, update
 
-from iot.alerts import Rules, broken_bound
+from iot.alerts import Alert, Delivered, Rules, broken_bound
 from iot.batches import MAX_SENSORS, Latest, Total
-from iot.readings import STANDARD_UNITS
+from iot.readings import STANDARD_UNITS, Rejected, parse_timestamp
+from iot.results import timeline
 from iot.results.database import upsert
 from iot.results.queries import read_totals
-from iot.results.tables import latest, sensors, totals, windows, windows_by_location
+from iot.results.tables import alerts, key_values, latest, sensors, summary, totals, windows, windows_by_location
 
 WINDOW_COLUMNS = ("sensor_type", "location", "unit", "count", "total", "min", "max")
-# How many moments are looked up in one statement.
-ENDS_AT_ONCE = 500
+# Maximum numbers of values in the IN clause of one statement.
+MAX_ENDS = 500
+MAX_ALERT_IDS = 5_000
 
 
-def merge_totals(connection: Connection, new: Mapping[str, Total]) -> dict[str, str]:
-    """Add the totals of a batch; returns the units by sensor type, of all that are known."""
-    known = read_totals(connection)
+def update_summary(connection: Connection, current: Row[Any], **values: Any) -> None:
+    """Set columns of the summary row; its version grows by one."""
+    connection.execute(update(summary).values(version=current.version + 1, **values))
+
+
+def put_key_values(connection: Connection, **values: Any) -> None:
+    """Store values as JSON; the names are the fields of ``KeyValues``."""
+    upsert(connection, key_values, [(name, msgspec.json.encode(value)) for name, value in values.items()])
+
+
+def add_totals(connection: Connection, new: Mapping[str, Total]) -> dict[str, str]:
+    """Add the totals of a batch; returns the units of all sensor types, by type."""
+    current = read_totals(connection)
     for sensor_type, total in new.items():
-        known[sensor_type] = _sum_of(known.get(sensor_type), total)
-    changed = ((sensor_type, known[sensor_type]) for sensor_type in new)
+        current[sensor_type] = _add(current.get(sensor_type), total)
+    changed = ((sensor_type, current[sensor_type]) for sensor_type in new)
     upsert(
         connection,
         totals,
         [(name, of.count, _finite(of.total), of.min, of.max, of.newest_us, of.unit) for name, of in changed],
     )
-    return {sensor_type: total.unit for sensor_type, total in known.items()}
+    return {sensor_type: total.unit for sensor_type, total in current.items()}
 
 
-def _sum_of(old: Total | None, new: Total) -> Total:
+def _add(old: Total | None, new: Total) -> Total:
     if old is None:
         return new
     newest = new if new.newest_us >= old.newest_us else old
@@ -51,12 +63,12 @@ def _sum_of(old: Total | None, new: Total) -> Total:
     )
 
 
-def merge_windows(connection: Connection, changed: pa.Table, units: Mapping[str, str], now_s: float) -> None:
-    """Write the windows that changed, by location and over all locations.
+def upsert_windows(connection: Connection, changed: pa.Table, units: Mapping[str, str], now_s: float) -> None:
+    """Write the windows that a batch changed, by location and over all locations.
 
     Args:
-        changed: see ``Store.keep_batch``.
-        units: by sensor type.
+        changed: See ``Batch.windows``.
+        units: By sensor type.
     """
     ends_s = (changed.column("end").cast(pa.int64()).to_numpy() // 1_000_000).tolist()
     names, locations, *columns = (changed.column(name).to_pylist() for name in WINDOW_COLUMNS)
@@ -72,33 +84,33 @@ def merge_windows(connection: Connection, changed: pa.Table, units: Mapping[str,
     )
     keys = set(zip(ends_s, names, strict=True))
     ends = sorted(set(ends_s))
-    for at in range(0, len(ends), ENDS_AT_ONCE):
-        _merge_locations(connection, ends[at : at + ENDS_AT_ONCE], keys, units, now_s)
+    for at in range(0, len(ends), MAX_ENDS):
+        _sum_locations(connection, ends[at : at + MAX_ENDS], keys, units, now_s)
 
 
-def _merge_locations(
+def _sum_locations(
     connection: Connection, ends_s: list[int], keys: set[tuple[int, str]], units: Mapping[str, str], now_s: float
 ) -> None:
-    """Write the windows with these keys that end at these moments over all locations."""
+    """Write the windows over all locations that have these ends and keys, from their rows by location."""
     columns = (windows_by_location.c[name] for name in ("end_s", "sensor_type", "unit", "count", "total", "min", "max"))
     rows_of: dict[tuple[int, str], list[Any]] = defaultdict(list)
     for end_s, name, *row in connection.execute(select(*columns).where(windows_by_location.c.end_s.in_(ends_s))):
         if (end_s, name) in keys:
             rows_of[end_s, name].append(row)
-    merged = []
+    summed = []
     for (end_s, name), rows in rows_of.items():
-        of_units, counts, sums, lows, highs = zip(*rows, strict=True)
-        unit = STANDARD_UNITS.get(name) or units.get(name) or of_units[-1]
-        merged.append((end_s, name, unit, sum(counts), _finite_sum(sums), min(lows), max(highs), len(rows), now_s))
-    upsert(connection, windows, merged)
+        row_units, counts, sums, lows, highs = zip(*rows, strict=True)
+        unit = STANDARD_UNITS.get(name) or units.get(name) or row_units[-1]
+        summed.append((end_s, name, unit, sum(counts), _finite_sum(sums), min(lows), max(highs), len(rows), now_s))
+    upsert(connection, windows, summed)
 
 
-def merge_latest(connection: Connection, new: Iterable[Latest], rules: Rules) -> None:
-    """Keep the latest readings, of the sensors that were heard from most recently."""
+def upsert_latest(connection: Connection, new: Iterable[Latest], rules: Rules) -> None:
+    """Write the latest readings; only the ``MAX_SENSORS`` heard from most recently remain."""
     heard_ms: dict[str, int] = {}
     rows = []
     for entry in new:
-        # It has what is looked at of a reading.
+        # Latest has all fields of a reading that the rules look at.
         alert = broken_bound(entry, rules) is not None  # type: ignore[arg-type]
         rows.append((*msgspec.structs.astuple(entry), alert))
         heard_ms[entry.sensor_id] = max(entry.heard_ms, heard_ms.get(entry.sensor_id, entry.heard_ms))
@@ -113,7 +125,7 @@ def merge_latest(connection: Connection, new: Iterable[Latest], rules: Rules) ->
 
 
 def _later(old: Any, new: Any) -> dict[str, Any]:
-    """The reading of greater event time, then offset; the time that either was heard at last."""
+    """The reading with the greater event time, then offset; and the last time that either was heard."""
     order = ("time_us", "offset", "partition")
     is_later = tuple_(*(new[name] for name in order)) > tuple_(*(old[name] for name in order))
     names = (*order, "location", "value", "unit", "alert")
@@ -124,12 +136,61 @@ def _heard_last(old: Any, new: Any) -> dict[str, Any]:
     return {"heard_ms": case((new.heard_ms > old.heard_ms, new.heard_ms), else_=old.heard_ms)}
 
 
+def insert_alerts(
+    connection: Connection, delivered: Iterable[Delivered], topic_id: str, total_alerts: int
+) -> list[Alert]:
+    """Insert the alerts that are not in the database yet, and count them in the timeline.
+
+    Args:
+        topic_id: Kafka's id of the topic of readings.
+        total_alerts: Number of alerts inserted so far.
+
+    Returns:
+        The inserted alerts.
+    """
+    delivered = list(delivered)
+    repeated = _existing_ids(connection, [one.alert.alert_id for one in delivered], topic_id)
+    new: dict[str, Alert] = {}
+    rows = []
+    counts: Counter[tuple[str, int]] = Counter()
+    for alert, raised_ms in delivered:
+        if alert.alert_id in repeated or alert.alert_id in new:
+            continue
+        time_us = _time_us(alert)
+        if time_us is None:
+            continue
+        new[alert.alert_id] = alert
+        *fields, _ = msgspec.structs.astuple(alert)
+        rows.append((total_alerts + len(new), topic_id, raised_ms, time_us, *fields))
+        if time_us // 1_000 > raised_ms - timeline.DAY_S * 1_000:
+            counts[alert.type, time_us // 1_000_000] += 1
+    upsert(connection, alerts, rows)
+    timeline.count_alerts(connection, counts)
+    return list(new.values())
+
+
+def _existing_ids(connection: Connection, alert_ids: list[str], topic_id: str) -> set[str]:
+    existing: set[str] = set()
+    for at in range(0, len(alert_ids), MAX_ALERT_IDS):
+        some = alerts.c.alert_id.in_(alert_ids[at : at + MAX_ALERT_IDS])
+        existing.update(connection.scalars(select(alerts.c.alert_id).where(some, alerts.c.topic_id == topic_id)))
+    return existing
+
+
+def _time_us(alert: Alert) -> int | None:
+    """The event time of an alert; None if it is malformed, which only another program's alert is."""
+    try:
+        return parse_timestamp(alert.timestamp)
+    except Rejected:
+        return None
+
+
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
 def _finite_sum(numbers: Iterable[float | None]) -> float | None:
-    """None where one of them is, or where the sum overflows."""
+    """None if one of them is None, or if the sum overflows."""
     try:
         return _finite(math.fsum(math.nan if number is None else number for number in numbers))
     except OverflowError:

@@ -22,7 +22,7 @@ from iot.broker.broker import Broker, find_free_port
 from iot.results.model import QueryStatus, Status
 from iot.results.store import Store
 from iot.web import app
-from tests.support.results import IDENTITY, NOW_S, Sample, Stream, delivered, keep
+from tests.support.results import IDENTITY, NOW_S, Sample, Stream, delivered, write_batch
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -73,11 +73,11 @@ class Processing:
         self._store = store
         self._stream = Stream()
         self._batches = self._alerts = 0
-        store.begin(IDENTITY, "state-1")
+        store.reset(IDENTITY, "state-1")
         self.beat()
 
     def process(self, *samples: Sample, ago_s: float = 0) -> None:
-        keep(self._store, self._batches, list(samples), self._stream, DEFAULT_RULES, time.time() - ago_s)
+        write_batch(self._store, self._batches, list(samples), self._stream, DEFAULT_RULES, time.time() - ago_s)
         self._batches += 1
         self.beat()
 
@@ -91,7 +91,7 @@ class Processing:
         """Keep an alert; its id."""
         self._alerts += 1
         made = an_alert(self._alerts, **fields)
-        self._store.keep_alerts([made], {0: self._alerts}, IDENTITY.topic_id)
+        self._store.write_alerts([made], {0: self._alerts}, IDENTITY.topic_id)
         return made.alert.alert_id
 
 

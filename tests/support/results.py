@@ -12,6 +12,7 @@ import pyarrow as pa
 from iot.alerts import Alert, Delivered
 from iot.batches import Identity, Latest, Report, Total
 from iot.readings import format_timestamp
+from iot.results.model import Batch
 from iot.results.store import Store
 
 NOW_S = 1_795_561_380
@@ -21,15 +22,15 @@ IDENTITY = Identity("iot-sensors", "first-topic-id")
 NO_RULES: dict[Any, Any] = {}
 
 
-def begun(made: Store) -> Iterator[Store]:
-    """What a fixture yields: a store in which results have begun, and which is closed afterwards."""
-    made.begin(IDENTITY, "state")
-    yield made
-    made.close()
+def opened(store: Store) -> Iterator[Store]:
+    """Yield the store with its tables created, then close it; for fixtures."""
+    store.reset(IDENTITY, "state")
+    yield store
+    store.close()
 
 
 def an_alert(number: int, **changes: Any) -> Alert:
-    """The alert about the message at that offset of the first partition."""
+    """The alert about the message at this offset of the first partition."""
     alert = Alert(
         f"iot-sensors-0-{number}", "HIGH_TEMPERATURE", "s", "temperature", "a", 31.0, "celsius", 30.0,
         "2026-11-24T02:15:07.123456+00:00",
@@ -38,7 +39,7 @@ def an_alert(number: int, **changes: Any) -> Alert:
 
 
 class Sample(NamedTuple):
-    """A reading that is processed ``at_s`` seconds after ``NOW_S``, measured then too unless told."""
+    """A reading that was measured ``at_s`` seconds after ``NOW_S``, and heard then too if ``heard_s`` is None."""
 
     value: float = 20.0
     at_s: float = 0.0
@@ -59,14 +60,14 @@ class Sample(NamedTuple):
 
 
 class Stream:
-    """Plays Spark: keeps the windows of all readings so far, and makes a batch of each list of new ones."""
+    """Stands in for Spark: has the windows of all readings so far, and makes a batch of each list of new readings."""
 
     def __init__(self) -> None:
         self.windows: dict[tuple[int, str, str], list[Sample]] = defaultdict(list)
         self.newest_us = 0
 
     def batch(self, samples: list[Sample], **report: Any) -> tuple[pa.Table, Report]:
-        """The windows that these change, and the report on them."""
+        """Return the windows that these samples change, and the report on them."""
         changed: dict[tuple[int, str, str], None] = {}
         for sample in samples:
             first_s = sample.time_us // 10_000_000 * 10 + 10
@@ -74,22 +75,22 @@ class Stream:
                 key = (end_s, sample.sensor_type, sample.location)
                 self.windows[key].append(sample)
                 changed[key] = None
-        of_types, of_sensors = defaultdict(list), defaultdict(list)
+        by_type, by_sensor = defaultdict(list), defaultdict(list)
         for sample in samples:
-            of_types[sample.sensor_type].append(sample)
-            of_sensors[sample.sensor_id, sample.sensor_type].append(sample)
+            by_type[sample.sensor_type].append(sample)
+            by_sensor[sample.sensor_id, sample.sensor_type].append(sample)
         self.newest_us = max([self.newest_us, *(sample.time_us for sample in samples)])
-        made = Report(
+        result = Report(
             messages=len(samples),
             newest_us=self.newest_us,
-            totals={name: total(of) for name, of in of_types.items()},
-            latest=[latest(of) for of in of_sensors.values()],
+            totals={name: total(group) for name, group in by_type.items()},
+            latest=[latest(group) for group in by_sensor.values()],
             sensor_types=sorted({sample.sensor_type for sample in samples}),
             locations=sorted({sample.location for sample in samples}),
         )
         for name, value in report.items():
-            setattr(made, name, value)
-        return window_table({key: self.windows[key] for key in changed}), made
+            setattr(result, name, value)
+        return window_table({key: self.windows[key] for key in changed}), result
 
 
 def total(samples: list[Sample]) -> Total:
@@ -107,8 +108,8 @@ def latest(samples: list[Sample]) -> Latest:
 
 
 def window_table(windows: dict[tuple[int, str, str], list[Sample]]) -> pa.Table:
-    """As ``iot.spark.queries.windows`` hands it on."""
-    totals = [total(of) for of in windows.values()]
+    """The windows in the form that ``iot.spark.queries.windows`` produces."""
+    totals = [total(group) for group in windows.values()]
     return pa.table(
         {
             "end": pa.array([end_s * 1_000_000 for end_s, _, _ in windows], pa.timestamp("us", "UTC")),
@@ -123,7 +124,7 @@ def window_table(windows: dict[tuple[int, str, str], list[Sample]]) -> pa.Table:
     )
 
 
-def keep(
+def write_batch(
     store: Store,
     batch_id: int,
     samples: list[Sample],
@@ -132,17 +133,17 @@ def keep(
     now_s: float | None = None,
     **report: Any,
 ) -> bool:
-    """Keep a batch of these readings, by default when the last of them was measured."""
+    """Write a batch of these samples; by default at the time at which the last of them was measured."""
     changed, made = (stream or Stream()).batch(samples, **report)
     if now_s is None:
         now_s = NOW_S + max((sample.at_s for sample in samples), default=0)
     contexts = {batch_id: made.context(), batch_id + 1: made.context()}
-    return store.keep_batch("windows", batch_id, changed, made, contexts, rules, now_s)
+    return store.write_batch(Batch("windows", batch_id, changed, made, contexts), rules, now_s)
 
 
 def delivered(number: int, at_s: float = 0.0, raised_s: float | None = None, **fields: Any) -> Delivered:
-    """An alert about the reading at offset ``number``, raised when it was measured unless told."""
-    known: dict[str, Any] = {
+    """An alert about the reading at offset ``number``; raised when it was measured if ``raised_s`` is None."""
+    defaults: dict[str, Any] = {
         "alert_id": f"iot-sensors-0-{number}",
         "type": "HIGH_TEMPERATURE",
         "sensor_id": "s",
@@ -153,4 +154,4 @@ def delivered(number: int, at_s: float = 0.0, raised_s: float | None = None, **f
         "threshold": 30.0,
         "timestamp": format_timestamp(int((NOW_S + at_s) * 1_000_000)),
     }
-    return Delivered(Alert(**(known | fields)), int((NOW_S + (at_s if raised_s is None else raised_s)) * 1_000))
+    return Delivered(Alert(**(defaults | fields)), int((NOW_S + (at_s if raised_s is None else raised_s)) * 1_000))

@@ -19,7 +19,7 @@ from iot.batches import MAX_LOCATIONS, MAX_SENSORS, MAX_TYPES, OTHER, Context
 from iot.broker.broker import Broker
 from iot.kafka.rejected_topic import RejectedMessage
 from iot.readings import Message, decode, encode, format_timestamp
-from iot.results.model import Status
+from iot.results.model import Batch, Status
 from iot.results.store import Store
 from iot.settings import REJECTED_TOPIC
 from iot.spark import fold
@@ -217,7 +217,7 @@ def test_a_moment_that_is_none_is_a_bad_flag(refuses):
 
 def test_types_locations_and_sensors_without_end_stay_within_the_limits(tmp_path):
     store = Store(f"sqlite:///{tmp_path / 'results.db'}")
-    store.begin(IDENTITY, "state")
+    store.reset(IDENTITY, "state")
     context, sizes = Context(), []
     # Nothing in the second batch was there before.
     for batch_id, numbers in enumerate((range(100_000), range(100_000, 120_000))):
@@ -229,7 +229,9 @@ def test_types_locations_and_sensors_without_end_stay_within_the_limits(tmp_path
         context = report.context()
         assert len(rows) <= MAX_TYPES + MAX_LOCATIONS + 1
         assert len(report.latest) == len(numbers)
-        store.keep_batch("windows", batch_id, as_windows(rows), report, {batch_id: context}, {}, BASE_MS / 1_000)
+        store.write_batch(
+            Batch("windows", batch_id, as_windows(rows), report, {batch_id: context}), {}, BASE_MS / 1_000
+        )
         sizes.append((tmp_path / "results.db").stat().st_size)
     state = store.read(BASE_MS / 1_000)
     assert (state.messages, state.sensors, len(state.totals)) == (120_000, MAX_SENSORS, MAX_TYPES + 1)

@@ -10,7 +10,7 @@ import pytest
 from iot.results.store import Store
 from tests.support.postgres import drop_everything
 from tests.support.postgres import postgres as postgres  # a fixture
-from tests.support.results import begun
+from tests.support.results import opened
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -26,4 +26,4 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def store(url: str) -> Iterator[Store]:
     """A database whose tables exist and are empty."""
-    yield from begun(Store(url))
+    yield from opened(Store(url))

@@ -1,4 +1,4 @@
-"""What becomes of a database file that is locked, full, damaged, another's, or gone; and that it does not grow."""
+"""Databases that are locked, full, damaged, another program's or removed; and the size of the file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from iot.results.store import Status, Store, StoreUnavailable
+from iot.results.model import Status
+from iot.results.store import Store, StoreUnavailable
 from iot.settings import UserError
-from tests.support.results import IDENTITY, NOW_S, Sample, Stream, begun, delivered, keep
+from tests.support.results import IDENTITY, NOW_S, Sample, Stream, delivered, opened, write_batch
 
 ROOT = Path(__file__).parents[3]
-# Holds the database's lock from its first line of output to its first line of input, then writes.
+# Locks the database, prints a line, waits for a line of input, then writes.
 HOLD_LOCK = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -29,15 +30,15 @@ sys.stdin.readline()
 connection.execute("UPDATE iot_results SET version = version + 1")
 connection.execute("COMMIT")
 """
-# Keeps batches until it is killed, and says so after the first.
-WRITE_FOR_EVER = """
+# Writes batches until it is killed; prints a line after the first few.
+WRITE_FOREVER = """
 import sys
-from tests.support.results import Sample, Stream, keep
+from tests.support.results import Sample, Stream, write_batch
 from iot.results.store import Store
 store, stream = Store(sys.argv[1]), Stream()
 for batch_id in range(10**9):
     samples = [Sample(sensor_id=f"s{number}", at_s=number % 60) for number in range(500)]
-    keep(store, batch_id, samples, stream, next_offsets={0: 500 * (batch_id + 1)})
+    write_batch(store, batch_id, samples, stream, next_offsets={0: 500 * (batch_id + 1)})
     if batch_id == 3:
         print("writing", flush=True)
 """
@@ -45,27 +46,27 @@ for batch_id in range(10**9):
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    # Characters that mean something in a URL.
+    # These characters have a meaning in URLs.
     return tmp_path / "a b%20c#d.db"
 
 
 @pytest.fixture
 def store(path: Path) -> Iterator[Store]:
-    yield from begun(open_store(path))
+    yield from opened(open_store(path))
 
 
 def open_store(path: Path) -> Store:
     return Store(f"sqlite:///{path}", wait_s=0.2)
 
 
-def test_the_file_is_where_the_url_says(store, path):
+def test_the_url_names_the_file(store, path):
     assert path.exists()
     assert store.name == str(path)
 
 
 @pytest.fixture
 def holder(store, path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lock of the database until it reads a line."""
+    """A process that holds the database's lock until it reads a line."""
     command = [sys.executable, "-c", HOLD_LOCK, path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
@@ -77,55 +78,55 @@ def release(holder: subprocess.Popen[str]) -> None:
     holder.communicate("\n")
 
 
-def test_of_a_locked_database_one_line_is_said_and_nothing_is_changed(store, holder):
+def test_a_locked_database_gives_a_one_line_error_and_changes_nothing(store, holder):
     before = store.read(NOW_S)
     for write in (
-        lambda: keep(store, 0, [Sample()]),
-        lambda: store.keep_alerts([delivered(1)], {}, "topic"),
+        lambda: write_batch(store, 0, [Sample()]),
+        lambda: store.write_alerts([delivered(1)], {}, "topic"),
         lambda: store.heartbeat(Status(NOW_S, NOW_S)),
         lambda: store.prune(NOW_S, 60),
-        lambda: store.begin(IDENTITY, "other"),
+        lambda: store.reset(IDENTITY, "other"),
     ):
         with pytest.raises(StoreUnavailable, match=r"^[^\n]*b%20c#d\.db is locked by another process[^\n]*$"):
             write()
-    # Who only reads is not in the way, and nothing is in theirs.
+    # Readers need no lock.
     assert store.read(NOW_S) == before
     release(holder)
-    assert keep(store, 0, [Sample()])
+    assert write_batch(store, 0, [Sample()])
     assert store.read(NOW_S).messages == 1
 
 
-def test_a_writer_waits_for_another_and_goes_on_from_what_that_one_wrote(holder, path):
+def test_a_writer_waits_for_the_lock_and_sees_what_was_written_meanwhile(holder, path):
     store = Store(f"sqlite:///{path}", wait_s=60)
     releasing: list[threading.Thread] = []
 
     @event.listens_for(store._database._reader, "before_cursor_execute")
     def let_go(connection, cursor, statement, *_):
-        # From here on it waits.
+        # From here on the writer waits.
         if statement.startswith(("BEGIN IMMEDIATE", "INSERT", "UPDATE")) and not releasing:
             releasing.append(threading.Thread(target=release, args=[holder]))
             releasing[0].start()
 
     before = store.version()
-    assert keep(store, 0, [Sample()])
+    assert write_batch(store, 0, [Sample()])
     assert (store.read(NOW_S).messages, store.version()) == (1, before + 2)
     store.close()
 
 
-def test_a_reader_in_the_middle_of_reading_does_not_keep_batches_waiting(store, path):
-    keep(store, 0, [Sample()])
+def test_an_open_read_transaction_does_not_block_batches(store, path):
+    write_batch(store, 0, [Sample()])
     reader = open_store(path)
     with reader._database.reading() as connection:
         count = "SELECT count FROM totals"
         assert connection.exec_driver_sql(count).scalar() == 1
-        assert keep(store, 1, [Sample()])
-        # It sees the same throughout.
+        assert write_batch(store, 1, [Sample()])
+        # The transaction still sees its snapshot.
         assert connection.exec_driver_sql(count).scalar() == 1
     reader.close()
     assert store.read(NOW_S).messages == 2
 
 
-def test_of_a_full_disk_one_line_is_said_and_half_a_batch_is_not_kept(path):
+def test_a_full_disk_gives_a_one_line_error_and_rolls_the_batch_back(path):
     store = open_store(path)
     pages = [10_000]
 
@@ -133,24 +134,24 @@ def test_of_a_full_disk_one_line_is_said_and_half_a_batch_is_not_kept(path):
     def limit(connection):
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages[0]}")
 
-    store.begin(IDENTITY, "state")
+    store.reset(IDENTITY, "state")
     stream = Stream()
-    keep(store, 0, [Sample()], stream)
+    write_batch(store, 0, [Sample()], stream)
     before = store.read(NOW_S)
     many = [Sample(sensor_id=f"s{number}", at_s=number, location=f"l{number}") for number in range(2_000)]
     pages[0] = 80
     with pytest.raises(StoreUnavailable, match=r"^no room for [^\n]*full[^\n]*: free some space$"):
-        keep(store, 1, many, Stream())
+        write_batch(store, 1, many, Stream())
     assert store.read(NOW_S) == before
     pages[0] = 10_000
-    assert keep(store, 1, many, stream)
+    assert write_batch(store, 1, many, stream)
     assert store.read(NOW_S).messages == 2_001
     store.close()
 
 
 @pytest.mark.parametrize("at", [0, 100])
-def test_of_a_damaged_file_the_name_and_the_cure_are_said(store, path, at):
-    keep(store, 0, [Sample()])
+def test_a_damaged_file_is_reported_with_its_name_and_a_fix(store, path, at):
+    write_batch(store, 0, [Sample()])
     store.close()
     content = bytearray(path.read_bytes())
     content[at : at + 4_000] = b"\x55" * 4_000
@@ -158,32 +159,30 @@ def test_of_a_damaged_file_the_name_and_the_cure_are_said(store, path, at):
     for call in (
         lambda store: store.identity(),
         lambda store: store.read(NOW_S),
-        lambda store: store.begin(IDENTITY, "new"),
+        lambda store: store.reset(IDENTITY, "new"),
     ):
         with pytest.raises(UserError) as caught:
             call(open_store(path))
         assert not isinstance(caught.value, StoreUnavailable)
-        assert re.fullmatch(
-            rf"{re.escape(str(path))} is damaged \([a-z ]+\); to start afresh: rm .*", str(caught.value)
-        )
+        assert re.fullmatch(rf"{re.escape(str(path))} is damaged \([a-z ]+\); to reset it: rm .*", str(caught.value))
 
 
-def test_the_database_of_another_program_is_left_alone(path):
+def test_the_database_of_another_program_is_left_unchanged(path):
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE bookmarks (url)")
     connection.close()
     before = path.read_bytes()
-    for call in (Store.identity, Store.version, lambda store: store.begin(IDENTITY, "state")):
+    for call in (Store.identity, Store.version, lambda store: store.reset(IDENTITY, "state")):
         with pytest.raises(UserError, match=r"is the database of another program; choose another with --database-url"):
             call(open_store(path))
     assert path.read_bytes() == before
 
 
-def test_the_results_of_another_version_are_left_alone(store, path):
+def test_results_of_another_version_are_left_unchanged(store, path):
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE iot_results SET schema_version = schema_version + 1")
     connection.close()
-    for call in (Store.identity, Store.version, lambda store: store.begin(IDENTITY, "state")):
+    for call in (Store.identity, Store.version, lambda store: store.reset(IDENTITY, "state")):
         with pytest.raises(UserError, match=r"was written by another version of this program; choose another"):
             call(open_store(path))
 
@@ -192,53 +191,53 @@ def test_the_results_of_another_version_are_left_alone(store, path):
     "url",
     ["results.db", "", "sqlite://", "sqlite:///:memory:", "mysql://host/database", "http://[::1", "/tmp/results.db"],
 )
-def test_a_url_that_is_none_is_refused_with_examples(url):
-    with pytest.raises(UserError, match=r"^--database-url is neither a file, as sqlite:////[^\n]+postgresql://[^\n]+$"):
+def test_an_invalid_url_is_refused_with_examples(url):
+    with pytest.raises(UserError, match=r"^--database-url must be sqlite:////[^\n]+postgresql://[^\n]+$"):
         Store(url)
 
 
-def test_no_password_is_shown():
+def test_the_password_is_hidden():
     assert Store("postgresql://me:secret@localhost/results").name == "postgresql://me:***@localhost/results"
 
 
-def test_a_server_that_does_not_answer_is_named_on_one_line():
+def test_a_server_that_does_not_answer_gives_a_one_line_error():
     with pytest.raises(
         StoreUnavailable, match=r"^cannot use postgresql://me:\*\*\*@127\.0\.0\.1:1/x: [^\n]+refused[^\n]+$"
     ):
         Store("postgresql://me:secret@127.0.0.1:1/x").version()
 
 
-def test_a_file_that_cannot_be_made_is_named_with_the_cure(tmp_path):
+def test_a_file_that_cannot_be_created_is_reported_with_a_fix(tmp_path):
     store = open_store(tmp_path / "no folder" / "results.db")
     assert store.identity() is None
     with pytest.raises(UserError, match=r"^cannot write .*/no folder/results.db: No such .*; choose another file with"):
-        store.begin(IDENTITY, "state")
+        store.reset(IDENTITY, "state")
 
 
-def test_a_file_that_is_removed_is_missed_by_the_writer_and_a_new_one_is_found_by_readers(store, path):
+def test_a_removed_file_stops_the_writer_and_readers_find_its_replacement(store, path):
     reader = open_store(path)
-    keep(store, 0, [Sample()])
+    write_batch(store, 0, [Sample()])
     assert reader.read(NOW_S).messages == 1
     path.unlink()
     assert (reader.version(), reader.read(NOW_S).messages, reader.identity()) == (0, 0, None)
-    with pytest.raises(StoreUnavailable, match=r"was removed while in use: start again"):
-        keep(store, 1, [Sample()])
-    # What the old one left beside it does not come back in the new one.
+    with pytest.raises(StoreUnavailable, match=r"was removed while in use: restart the application"):
+        write_batch(store, 1, [Sample()])
+    # The old write-ahead log must not be applied to the new file.
     assert path.with_name(f"{path.name}-wal").exists()
     again = open_store(path)
-    again.begin(IDENTITY, "new state")
-    assert keep(again, 0, [Sample()] * 3)
+    again.reset(IDENTITY, "new state")
+    assert write_batch(again, 0, [Sample()] * 3)
     assert reader.read(NOW_S).messages == 3
     assert reader.identity() == (IDENTITY, "new state")
     again.close()
     reader.close()
 
 
-def test_a_writer_that_is_killed_leaves_whole_batches(store, path):
+def test_a_killed_writer_leaves_whole_batches(store, path):
     for _ in range(2):
-        store.begin(IDENTITY, "state")
+        store.reset(IDENTITY, "state")
         writer = subprocess.Popen(
-            [sys.executable, "-c", WRITE_FOR_EVER, f"sqlite:///{path}"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+            [sys.executable, "-c", WRITE_FOREVER, f"sqlite:///{path}"], stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         with writer:
             assert writer.stdout.readline() == "writing\n"
@@ -250,29 +249,29 @@ def test_a_writer_that_is_killed_leaves_whole_batches(store, path):
         assert state.offsets == {0: state.messages}
         assert sum(row.count for row in store.windows()) == 3 * state.messages
         assert max(store.contexts()) == batches
-        assert not keep(store, batches - 1, [Sample()])
-        assert keep(store, batches, [Sample()])
+        assert not write_batch(store, batches - 1, [Sample()])
+        assert write_batch(store, batches, [Sample()])
 
 
-def test_commits_are_on_the_disk_before_they_return(store):
+def test_a_commit_is_on_disk_before_it_returns(store):
     with store._database.writing() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         full = 2
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == full
 
 
-def test_the_log_beside_the_file_is_cut_after_a_large_batch(store, path):
-    beside = path.with_name(f"{path.name}-wal")
+def test_the_write_ahead_log_is_truncated_after_a_large_batch(store, path):
+    log = path.with_name(f"{path.name}-wal")
     with store._database.writing() as connection:
         connection.exec_driver_sql("INSERT INTO iot_notes VALUES ('large', zeroblob(30000000))")
-    assert beside.stat().st_size > 30_000_000
+    assert log.stat().st_size > 30_000_000
     for number in range(3):
         store.heartbeat(Status(NOW_S + number, NOW_S))
-    assert beside.stat().st_size <= 16 * 2**20
+    assert log.stat().st_size <= 16 * 2**20
 
 
-def test_the_file_reaches_a_plateau(store, path):
-    """Hours of work, each as much as the one before."""
+def test_the_file_stops_growing(store, path):
+    """Ten hours of batches at a constant rate."""
     retention_s = 1_800
     pages = []
     stream = Stream()
@@ -280,14 +279,14 @@ def test_the_file_reaches_a_plateau(store, path):
         at_s = 600 * step
         new = [Sample(at_s=at_s + of, sensor_id=f"s{of}", location=f"l{of % 7}") for of in range(200)]
         stream.windows.clear()
-        keep(store, step, new, stream)
-        store.keep_alerts([delivered(1_000 * step + of, at_s, sensor_id=f"s{of}") for of in range(300)], {}, "topic")
+        write_batch(store, step, new, stream)
+        store.write_alerts([delivered(1_000 * step + of, at_s, sensor_id=f"s{of}") for of in range(300)], {}, "topic")
         store.heartbeat(Status(NOW_S + at_s, NOW_S))
         store.prune(NOW_S + at_s, retention_s)
         pages.append(pages_of(store))
     assert max(pages[20:]) <= 1.1 * max(pages[:20])
-    # What is deleted is given back.
-    store.begin(IDENTITY, "state")
+    # Free pages are returned to the file system.
+    store.reset(IDENTITY, "state")
     store.prune(NOW_S, retention_s)
     assert pages_of(store) < pages[0]
 
@@ -297,25 +296,25 @@ def pages_of(store: Store) -> int:
         return int(connection.exec_driver_sql("PRAGMA page_count").scalar_one())
 
 
-def test_no_question_of_the_page_looks_at_every_row(store, path):
-    """By SQLite's own plans: an order comes from an index, and what is searched for is found by one."""
-    keep(store, 0, [Sample()])
-    asked: list[tuple[str, Any]] = []
+def test_no_query_of_the_page_scans_a_large_table(store, path):
+    """SQLite's query plans use an index to sort and to search."""
+    write_batch(store, 0, [Sample()])
+    queries: list[tuple[str, Any]] = []
 
     @event.listens_for(store._database._reader, "before_cursor_execute")
     def note(connection, cursor, statement, parameters, context, many):
-        asked.append((statement, parameters))
+        queries.append((statement, parameters))
 
     store.read(NOW_S)
-    questions: list[dict[str, Any]] = [{}, {"sensor_type": "x"}, {"sensor_id": "x"}, {"since_us": 5}]
-    for question in (*questions, {"sensor_type": "x", "since_us": 5}):
-        store.alerts(1_000, **question)
+    filters: list[dict[str, Any]] = [{}, {"sensor_type": "x"}, {"sensor_id": "x"}, {"since_us": 5}]
+    for chosen in (*filters, {"sensor_type": "x", "since_us": 5}):
+        store.alerts(1_000, **chosen)
     store.windows(NOW_S, NOW_S + 10, "x")
     store.windows(NOW_S, NOW_S + 10, None, "hall")
     large = r"\bFROM (alerts|latest|windows\w*|sensors (JOIN|\s*WHERE))\b"
     plans = {}
     connection = sqlite3.connect(path)
-    for statement, parameters in asked:
+    for statement, parameters in queries:
         if re.search(large, statement):
             rows = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
             plans[statement, str(parameters)] = [step for _, _, _, step in rows]

@@ -16,7 +16,7 @@ from iot.results.store import Store
 from iot.web import app as web
 from iot.web import openapi
 from iot.web.server import HAND_OVER
-from tests.support.results import IDENTITY, NOW_S, Sample, delivered, keep
+from tests.support.results import IDENTITY, NOW_S, Sample, delivered, write_batch
 
 TOKEN = "sesame"
 EXAMPLES = 40
@@ -26,9 +26,11 @@ HOSTILE = "<script>'\";--\n\u202e=1+1"
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterable[Store]:
     store = Store(f"sqlite:///{tmp_path_factory.mktemp('fuzz')}/results.db")
-    store.begin(IDENTITY, "state")
-    keep(store, 0, [Sample(), Sample(1e308, 1), Sample(1e308, 2), Sample(1, 3, HOSTILE, HOSTILE, HOSTILE, HOSTILE)])
-    store.keep_alerts([delivered(1), delivered(2, sensor_id=HOSTILE, location=HOSTILE)], {0: 3}, "topic")
+    store.reset(IDENTITY, "state")
+    write_batch(
+        store, 0, [Sample(), Sample(1e308, 1), Sample(1e308, 2), Sample(1, 3, HOSTILE, HOSTILE, HOSTILE, HOSTILE)]
+    )
+    store.write_alerts([delivered(1), delivered(2, sensor_id=HOSTILE, location=HOSTILE)], {0: 3}, "topic")
     queries = [QueryStatus(name, True, None, NOW_S) for name in ("windows", "alerts")]
     store.heartbeat(Status(at_s=NOW_S, started_s=NOW_S - 60, queries=queries, end_offsets={0: 4}))
     yield store
