@@ -1,9 +1,9 @@
-"""How fast the whole application works off a backlog, beside Spark's bare read and ``from_json`` of the same topic.
+"""Measure how fast the application processes a backlog, compared with Spark's plain ``from_json`` of the same topic.
 
-The application is a process of its own, as it is started in earnest: strict validation, windows, totals and latest
-readings into the database, alerts to their topic and into the database, the page. Its time counts from when it says
-that it reads to when its API tells that all is processed; each time it starts afresh, and so has its first batch to
-warm up in, while the bare query has had a round for that. The two take turns.
+The application runs as users start it: strict validation, windows and totals into the database, alerts into their topic
+and the database, and the page. Its time runs from its line "reading …" until its API reports that every message was
+processed. It starts cold in each round, with a new checkpoint, whereas the plain query was warmed up. The two take
+turns.
 """
 
 from __future__ import annotations
@@ -22,37 +22,40 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from iot import cli
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import backlog, harness
 from benchmarks.harness import some_kafka
+from iot import cli
 from iot.broker.broker import find_free_port
 from iot.processes import spawn
 from iot.settings import Kafka, UserError
 from iot.spark import session as spark_session
 
 ROOT = Path(__file__).parents[1]
-LOOK_EVERY_S = 0.1
-LONGEST_S = 600.0
+# How often to ask the API.
+POLL_S = 0.1
+# How long to wait until everything is processed.
+TIMEOUT_S = 600.0
+# How long to wait for a further alert: about three batches.
+QUIET_S = 3.0
 
 
 def metrics(port: int) -> dict[str, Any]:
-    """What the API tells, nothing where it does not answer."""
+    """Return the answer of ``/api/metrics``; empty if there is none."""
     with (
         suppress(OSError, ValueError),
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/api/metrics", timeout=5) as told,
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/api/metrics", timeout=5) as response,
     ):
-        return dict(json.load(told))
+        return dict(json.load(response))
     return {}
 
 
-def work_off(kafka: Kafka, topic: str, messages: int, master: str) -> tuple[float, float]:
-    """Seconds until all messages are processed, and until all alerts about them are kept.
+def process_backlog(kafka: Kafka, topic: str, messages: int, master: str) -> tuple[float, float]:
+    """Run the application; return the seconds until all messages were processed, and until all alerts were written.
 
     Raises:
-        UserError: the application ended, or took too long.
+        UserError: The application ended, or took too long.
     """
     port = find_free_port()
     with tempfile.TemporaryDirectory(prefix="iot-benchmark-") as folder:
@@ -67,29 +70,33 @@ def work_off(kafka: Kafka, topic: str, messages: int, master: str) -> tuple[floa
             for line in process.stdout:
                 if b" reading " in line:
                     break
-            begun_s = time.perf_counter()
-            processed_s, alerts, alerts_s = 0.0, 0, 0.0
-            while time.perf_counter() - begun_s < LONGEST_S:
-                told = metrics(port)
-                now_s = time.perf_counter() - begun_s
-                if process.poll() is not None:
-                    raise UserError(f"the application ended with status {process.returncode}")
-                if told.get("total_alerts", 0) > alerts:
-                    alerts, alerts_s = told["total_alerts"], now_s
-                if not processed_s and told.get("total_messages", 0) + told.get("rejected_messages", 0) == messages:
-                    processed_s = now_s
-                # No further alert for as long as three batches take.
-                if processed_s and now_s - max(alerts_s, processed_s) > 3:
-                    return processed_s, alerts_s
-                time.sleep(LOOK_EVERY_S)
-            raise UserError(f"after {LONGEST_S:.0f} s the application had not processed all")
+            return wait_until_processed(process, port, messages)
         finally:
             process.terminate()
             process.wait(60)
 
 
+def wait_until_processed(process: subprocess.Popen[bytes], port: int, messages: int) -> tuple[float, float]:
+    """Poll the API; the same result and errors as ``process_backlog``."""
+    started_s = time.perf_counter()
+    processed_s, alerts, alerts_s = 0.0, 0, 0.0
+    while time.perf_counter() - started_s < TIMEOUT_S:
+        found = metrics(port)
+        now_s = time.perf_counter() - started_s
+        if process.poll() is not None:
+            raise UserError(f"the application ended with status {process.returncode}")
+        if found.get("total_alerts", 0) > alerts:
+            alerts, alerts_s = found["total_alerts"], now_s
+        if not processed_s and found.get("total_messages", 0) + found.get("rejected_messages", 0) == messages:
+            processed_s = now_s
+        if processed_s and now_s - max(alerts_s, processed_s) > QUIET_S:
+            return processed_s, alerts_s
+        time.sleep(POLL_S)
+    raise UserError(f"the application has not processed all messages after {TIMEOUT_S:.0f} s")
+
+
 def run(args: argparse.Namespace) -> None:
-    bare, processed, kept = [], [], []
+    plain, processed, written = [], [], []
     with ExitStack() as stack:
         kafka = stack.enter_context(some_kafka(args.bootstrap_servers))
         topic = f"benchmark-{time.time_ns()}"
@@ -99,31 +106,31 @@ def run(args: argparse.Namespace) -> None:
         stack.callback(spark_session.end, spark)
         backlog.from_json(spark, kafka, topic)
         for number in range(args.rounds):
-            begun_s = time.perf_counter()
+            started_s = time.perf_counter()
             backlog.from_json(spark, kafka, topic)
-            bare.append(time.perf_counter() - begun_s)
-            processed_s, alerts_s = work_off(kafka, topic, args.messages, args.master)
+            plain.append(time.perf_counter() - started_s)
+            processed_s, alerts_s = process_backlog(kafka, topic, args.messages, args.master)
             processed.append(processed_s)
-            kept.append(max(alerts_s, processed_s))
+            written.append(max(alerts_s, processed_s))
             print(
-                f"round {number + 1}: read + from_json {bare[-1]:.1f} s; the application {processed_s:.1f} s, "
+                f"round {number + 1}: read + from_json {plain[-1]:.1f} s; the application {processed_s:.1f} s, "
                 f"its last alert after {alerts_s:.1f} s",
                 flush=True,
             )
-    limit_s = statistics.median(bare)
+    plain_s = statistics.median(plain)
     print(f"\n{args.messages:,} readings{'rows/s':>28}{'of read + from_json':>22}")
     for title, took in (
-        ("read + from_json", bare),
+        ("read + from_json", plain),
         ("the whole application", processed),
-        ("and every alert kept", kept),
+        ("and every alert written", written),
     ):
         took_s = statistics.median(took)
-        print(f"{title:<26}{args.messages / took_s:>20,.0f}{limit_s / took_s:>22.2f}")
+        print(f"{title:<26}{args.messages / took_s:>20,.0f}{plain_s / took_s:>22.2f}")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = harness.parser(__doc__, kafka=True, messages=3_000_000, rounds=3)
-    parser.add_argument("--master", default=spark_session.MASTER, help="the application's Spark master")
+    parser.add_argument("--master", default=spark_session.MASTER, help="Spark master of the application")
     return parser.parse_args(argv)
 
 

@@ -1,4 +1,4 @@
-"""A topic full of readings, and what it takes Spark to read it, and to read and ``from_json`` it: the bare limits."""
+"""Fill a topic with readings, and read and parse it with plain Spark queries: the baseline of other benchmarks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 SENSORS = 1_000
 BATCH = 2_000
-# Event time goes by this much faster than the clock while the topic is filled: ten minutes in all.
+# The event times are spread over this time, which ends now.
 SPAN_S = 600
+# How often a message is malformed: the first of every 1,000 in a batch.
 MALFORMED_EVERY = 1_000
 FIELDS = (
     "sensor_id string, sensor_type string, location string, value double, unit string, timestamp timestamp, "
@@ -29,7 +30,11 @@ FIELDS = (
 
 
 def fill(kafka: Kafka, topic: str, messages: int) -> None:
-    """Readings of a fleet, of the last ten minutes, and a malformed message now and then."""
+    """Create the topic and send readings of a fleet to it, some of them malformed.
+
+    Raises:
+        UserError: Not all messages were acknowledged.
+    """
     ensure_topics(kafka, [topic, REJECTED_TOPIC])
     fleet, stop = Fleet(SENSORS, 1, "benchmark"), threading.Event()
     sender = make_sender("confluent-kafka", kafka, topic)
@@ -41,18 +46,18 @@ def fill(kafka: Kafka, topic: str, messages: int) -> None:
             record["value"] = record["value"][:-9]
         sender.send(records, stop)
     if sender.flush(120) or sender.failed:
-        raise UserError(f"the topic could not be filled: {sender.last_error}")
+        raise UserError(f"cannot fill topic {topic}: {sender.last_error}")
     sender.close()
 
 
 def read(spark: SparkSession, kafka: Kafka, topic: str) -> DataFrame:
-    """The messages of the whole topic."""
+    """Return the messages of the whole topic, with one binary column ``value``."""
     source = spark.read.format("kafka").options(**queries.kafka_options(kafka))
     return source.option("subscribe", topic).option("startingOffsets", "earliest").load().select("value")
 
 
 def from_json(spark: SparkSession, kafka: Kafka, topic: str) -> None:
-    """Read the whole topic and parse it as Spark users usually do, to nowhere."""
+    """Read the whole topic and parse it as Spark users usually do; the result is discarded."""
     from pyspark.sql import functions as f
 
     parsed = read(spark, kafka, topic).select(f.from_json(f.col("value").cast("string"), FIELDS).alias("r"))

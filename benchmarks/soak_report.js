@@ -3,8 +3,8 @@
 
 const { samples, warm_up } = JSON.parse(document.getElementById("data").textContent);
 const TITLES = {
-  memory_mb: "Memory of processes, shared pages in parts (PSS)",
-  resident_mb: "Memory of processes, shared pages in each (RSS)",
+  memory_mb: "Memory of processes, shared pages divided (PSS)",
+  resident_mb: "Memory of processes, shared pages counted in each (RSS)",
   files_mb: "Files",
 };
 const minutes = samples.map((sample) => sample.at_s / 60);

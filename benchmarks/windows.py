@@ -1,10 +1,10 @@
-"""How fast Spark computes the windows, beside what it takes to read the topic, and to read and ``from_json`` it.
+"""Measure how fast Spark computes the windows, compared with reading the topic, and with reading and ``from_json``.
 
-The windows query is the product's: strict validation, late readings counted, rejected messages written, windows kept in
-state, from a new checkpoint each time. The others write to nowhere. All take turns; what counts is the ratio of the
-medians, because the machine may have other things to do.
+The windows query is the application's: strict validation, late readings counted, rejected messages written, windows in
+the state store, with a new checkpoint each time. The results of the others are discarded. All take turns, and the ratio
+of the medians counts, because the load of the machine varies.
 
-With --settings the windows query is measured under other settings too, which is how those of iot/spark.py were chosen.
+With --settings the windows query also runs with other settings; iot/spark/session.py was chosen by these figures.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from iot import cli
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import backlog, harness
 from benchmarks.harness import some_kafka
+from iot import cli
 from iot.settings import PARTITIONS, REJECTED_TOPIC, Kafka, UserError
 from iot.spark import queries
 from iot.spark import session as spark_session
@@ -42,7 +41,7 @@ OTHER_SETTINGS = {
 
 
 class Runs:
-    """The things to measure, each a call that processes the whole topic once."""
+    """The queries to measure; each method processes the whole topic once."""
 
     def __init__(self, spark: Any, kafka: Kafka, topic: str, messages: int) -> None:
         self._spark, self._kafka, self._topic, self._messages = spark, kafka, topic, messages
@@ -56,7 +55,7 @@ class Runs:
     def windows(self) -> None:
         counted = [0]
 
-        def keep(_: int, rows: Any, report: Any) -> None:
+        def count(_: int, rows: Any, report: Any) -> None:
             counted[0] += report.messages + report.rejected
 
         with tempfile.TemporaryDirectory(prefix="iot-benchmark-") as checkpoint:
@@ -64,34 +63,34 @@ class Runs:
                 self._spark,
                 queries.read_topic(self._spark, self._kafka, self._topic, dict.fromkeys(range(PARTITIONS), 0)),
                 checkpoint,
-                keep,
+                count,
                 {},
                 {"availableNow": True},
                 RejectedWriter(self._kafka, REJECTED_TOPIC, self._topic),
             )
             query.awaitTermination()
         if counted[0] != self._messages:
-            raise UserError(f"{counted[0]:,} of {self._messages:,} messages were counted")
+            raise UserError(f"the windows query counted {counted[0]:,} of {self._messages:,} messages")
 
     def rate(self, run: Callable[[], None]) -> float:
-        """Messages a second."""
-        begun_s = time.perf_counter()
+        """Return messages a second."""
+        started_s = time.perf_counter()
         run()
-        return self._messages / (time.perf_counter() - begun_s)
+        return self._messages / (time.perf_counter() - started_s)
 
 
 def measure(runs: Runs, rounds: int) -> dict[str, float]:
-    """The median rate of each, after one round to warm up."""
+    """Return the median rate of each query, after one round of warm-up."""
     rates: dict[str, list[float]] = {"read": [], "from_json": [], "windows": []}
     for number in range(rounds + 1):
-        for name, of_name in rates.items():
-            of_name.append(runs.rate(getattr(runs, name)))
-            print(f"round {number}: {name:<10}{of_name[-1]:>12,.0f}/s{' (warm-up)' * (number == 0)}", flush=True)
-    return {name: statistics.median(of_name[1:]) for name, of_name in rates.items()}
+        for name, measured in rates.items():
+            measured.append(runs.rate(getattr(runs, name)))
+            print(f"round {number}: {name:<10}{measured[-1]:>12,.0f}/s{' (warm-up)' * (number == 0)}", flush=True)
+    return {name: statistics.median(measured[1:]) for name, measured in rates.items()}
 
 
 def measure_settings(runs: Runs, spark: Any, rounds: int) -> None:
-    """The windows query under other settings, each beside the usual ones in the same round."""
+    """Print the rate of the windows query with other settings, relative to the usual ones in the same round."""
     for name, config in OTHER_SETTINGS.items():
         ratios = []
         for _ in range(rounds):
@@ -102,7 +101,7 @@ def measure_settings(runs: Runs, spark: Any, rounds: int) -> None:
             ratios.append(runs.rate(runs.windows) / usual)
             for key, value in before.items():
                 spark.conf.set(key, value)
-        print(f"{name:<28}{statistics.median(ratios):>6.2f} of the usual settings", flush=True)
+        print(f"{name:<28}{statistics.median(ratios):>6.2f} of the rate with the usual settings", flush=True)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -128,8 +127,8 @@ def run(args: argparse.Namespace) -> None:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = harness.parser(__doc__, kafka=True, messages=3_000_000, rounds=3)
-    parser.add_argument("--master", default="local[2]", help="the Spark master")
-    parser.add_argument("--settings", action="store_true", help="measure other settings too")
+    parser.add_argument("--master", default="local[2]", help="Spark master")
+    parser.add_argument("--settings", action="store_true", help="also measure other settings")
     return parser.parse_args(argv)
 
 

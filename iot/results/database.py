@@ -250,7 +250,7 @@ def upsert(connection: Connection, table: Table, rows: Iterable[Sequence[Any]], 
 def _statement(dialect: str, table: Table, update: Update | None) -> str:
     """The SQL of an upsert, with a positional parameter for each column: a value, in PostgreSQL an array.
 
-    It is compiled only once, because SQLAlchemy would compile it at every use.
+    It is cached, because SQLAlchemy would compile it at every use.
     """
     insert: Any
     if dialect == "sqlite":

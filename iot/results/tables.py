@@ -1,7 +1,7 @@
 """The tables of the results database.
 
 ``iot_results`` has one row, the summary: it identifies the results and holds the counts. Every writer locks it first,
-so writers never meet elsewhere. All other tables have keys, so writing the same row again changes nothing.
+so writers cannot deadlock. All other tables have keys, so writing the same row again changes nothing.
 """
 
 from __future__ import annotations
