@@ -37,7 +37,7 @@ from iot.results.store import Store
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError
 from iot.spark import checkpoints
 from iot.spark import session as spark_session
-from iot.web import access, app
+from iot.web import access, flags
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -148,7 +148,7 @@ def tell_page(process: subprocess.Popen[bytes], trouble: str) -> None:
 
 def await_page(process: subprocess.Popen[bytes], args: argparse.Namespace, stop: threading.Event) -> None:
     """Wait until the page answers. Raises ``UserError`` when it ends instead."""
-    url = f"http://{app.address(args.host)}:{args.port}/healthz"
+    url = f"http://{flags.address(args.host)}:{args.port}/healthz"
     deadline_s = time.monotonic() + PAGE_START_S
     while not stop.is_set():
         if process.poll() is not None:
@@ -214,7 +214,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
             stack.enter_context(demo_sensors(args, kafka, say))
         web_process = stack.enter_context(page(args))
         await_page(web_process, args, stop)
-        say(f"page     http://{app.address(args.host)}:{args.port}")
+        say(f"page     http://{flags.address(args.host)}:{args.port}")
         work = pipeline.Processing(
             starting,
             kafka,
@@ -293,7 +293,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--retention", metavar="TIME", type=duration, default="24h", help="how long windows and alerts are kept"
     )
-    app.add_arguments(parser)
+    flags.add_arguments(parser)
     return parser.parse_args(argv)
 
 

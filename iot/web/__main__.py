@@ -2,7 +2,7 @@
 
 import sys
 
-from iot.web.app import main
+from iot.web.process import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -61,7 +61,7 @@ class Snapshots:
         self._state: State | None = None
         self._version: int | None = None
         self._trouble: str | None = None
-        self.told: str | None = None
+        self.write_failure: str | None = None
         """Why the database is not written, from who writes it; in the database itself it would not be found."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
@@ -111,7 +111,7 @@ class Snapshots:
                     raise
                 # What was read before goes on being shown, and why there is nothing newer.
                 self._trouble = str(error)
-            self._latest = _snapshot(self._state, self._version or 0, now_s, self._trouble or self.told)
+            self._latest = _snapshot(self._state, self._version or 0, now_s, self._trouble or self.write_failure)
         self._on_change(self._latest.pushed)
         return self._latest
 

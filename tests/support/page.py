@@ -21,9 +21,9 @@ from iot.alerts import DEFAULT_RULES, Delivered
 from iot.broker.broker import Broker, find_free_port
 from iot.results.model import QueryStatus, Status
 from iot.results.store import Store
-from iot.web import app
 from tests.support.results import IDENTITY, NOW_S, Sample, Stream, delivered, write_batch
 
+ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 # A machine that is busy with other things is no failure.
@@ -47,7 +47,7 @@ class Site:
         self.store = Store(url)
 
     def start(self, eventually: Callable[..., None]) -> None:
-        process = self._process = subprocess.Popen(self._command, cwd=app.ROOT)
+        process = self._process = subprocess.Popen(self._command, cwd=ROOT)
 
         def answers() -> bool:
             assert process.poll() is None, "the web server has ended"

@@ -1,0 +1,39 @@
+"""The flags of the web server."""
+
+from __future__ import annotations
+
+import pytest
+
+from iot.results.store import DATABASE_URL
+from iot.web import flags, process
+
+
+def test_what_is_secret_in_the_environment_is_not_in_the_help(monkeypatch, capsys):
+    assert process.parse_args([]).database_url == DATABASE_URL
+    monkeypatch.setenv("IOT_TOKEN", "sesame")
+    monkeypatch.setenv("IOT_DATABASE_URL", "postgresql://me:sesame@host/results")
+    assert process.parse_args([]).token == "sesame"
+    assert process.parse_args([]).database_url == "postgresql://me:sesame@host/results"
+    assert process.parse_args(["--token", "other"]).token == "other"
+    assert process.parse_args(["--database-url", "sqlite:///other.db"]).database_url == "sqlite:///other.db"
+    with pytest.raises(SystemExit):
+        process.parse_args(["--help"])
+    help_text = capsys.readouterr().out
+    assert "sesame" not in help_text
+    assert DATABASE_URL in "".join(help_text.split())
+
+
+def test_the_help_names_the_command_and_the_default_database(capsys):
+    with pytest.raises(SystemExit):
+        process.parse_args(["--help"])
+    help_text = " ".join(capsys.readouterr().out.split())
+    assert help_text.startswith("usage: python -m iot.web ")
+    assert f"(default: {DATABASE_URL})" in help_text
+
+
+@pytest.mark.parametrize(
+    ("host", "in_url"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "localhost"), ("::", "localhost"), ("", "localhost"), ("::1", "[::1]")],
+)
+def test_a_url_names_a_host_that_can_be_opened(host, in_url):
+    assert flags.address(host) == in_url
