@@ -24,6 +24,7 @@ from iot.web.flags import HOST, PORT
 from iot.web.parameters import ParameterError, Parameters
 from iot.web.prometheus import Exporter
 from iot.web.responses import Body, Cache, json_body, windows_csv, windows_json
+from iot.web.schemas import MAX_ALERTS, Alerts, Error, Health
 from iot.web.server import HAND_OVER
 from iot.web.snapshots import Snapshots
 
@@ -100,14 +101,14 @@ def metrics() -> Response:
 @site.get("/api/alerts")
 def alerts() -> Response:
     given = Parameters(request.args)
-    limit = given.whole("limit", openapi.DEFAULT_ALERTS, 1, openapi.MAX_ALERTS)
+    limit = given.whole("limit", openapi.DEFAULT_ALERTS, 1, MAX_ALERTS)
     question = (limit, given.string("sensor_type"), given.string("sensor_id"), given.moment_us("since"))
     shared = _services()
     snapshot = shared.snapshots.latest()
 
     def make() -> Body:
         found = shared.store.alerts(*question)
-        return json_body({"alerts": found, "total_alerts": snapshot.metrics["total_alerts"]})
+        return json_body(Alerts(found, snapshot.metrics.total_alerts))
 
     return shared.cache.get(("alerts", *question), snapshot.version, make).answer(request)
 
@@ -162,7 +163,7 @@ def api() -> Response:
 @site.get("/healthz")
 def healthz() -> Response:
     problem = _services().snapshots.problem()
-    return _json({"healthy": problem is None, "reason": problem}, 503 if problem else 200)
+    return _json(Health(problem is None, problem), 503 if problem else 200)
 
 
 @site.get("/metrics")
@@ -190,7 +191,7 @@ def _page(template: str, status: int = 200, text: str = "") -> Response:
 def _failure(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error: JSON for programs, a page for people."""
     if request.path.startswith("/api") or request.path in ("/healthz", "/metrics"):
-        return _json({"error": text}, status, headers)
+        return _json(Error(text), status, headers)
     page = _page("message.html", status, text)
     page.headers.extend(headers or {})
     return page

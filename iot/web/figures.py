@@ -1,105 +1,97 @@
-"""The figures of /api/metrics, and whether all is well: from a state of the results database and the clock.
+"""The figures of /api/metrics and the verdict of /healthz, computed from a state of the results database.
 
-A figure that is not known is null: the page then says so, where a zero would lie.
+A figure that is not known is None, never 0: the page says so in words.
 """
 
 from __future__ import annotations
 
 import math
 import shlex
-from typing import Any
-
-import msgspec
 
 from iot.batches import MAX_LOCATIONS, MAX_SENSORS, MAX_TYPES, OTHER
 from iot.readings import STANDARD_UNITS, format_timestamp
 from iot.results.model import STARTING, State, Status
 from iot.settings import BOOTSTRAP_SERVERS, READINGS_TOPIC
+from iot.web.schemas import AlertCount, HealthLevel, Lag, LatestReading, Metrics, PageState, SensorStats
 
-# Silent for this long: the processing is gone, a query is stuck, no sensor sends.
+# How long the processing, a query or all sensors may be silent before the page says so.
 SILENT_S = 15.0
+# Maximum share of rejected messages without a warning.
 WARN_REJECTED = 0.01
 
-NO_DATA, LIVE, STALE, FAILED = "no_data", "live", "stale", "failed"
 
-
-def metrics(state: State, now_s: float) -> dict[str, Any]:
-    """The answer of /api/metrics, ready for JSON."""
+def metrics(state: State, now_s: float) -> Metrics:
+    """The answer of /api/metrics; ``now_s`` is in seconds since the epoch."""
     status = state.status
     name, why = _page_state(state, now_s)
-    known = name != FAILED
-    nothing = _nothing_processed(state)
-    active_alerts = state.active_alerts if known else None
-    health, reasons = _health(state, now_s)
-    return {
-        "total_messages": state.messages,
-        "rejected_messages": state.rejected,
-        "late_messages": state.late,
-        "total_alerts": state.total_alerts,
-        "active_alerts": active_alerts,
-        "active_sensors": state.active_sensors if known else None,
-        "system_health": health,
-        "health_reasons": reasons,
-        "recent_alerts": [msgspec.structs.asdict(alert) for alert in state.recent_alerts],
-        "sensor_stats": _sensor_stats(state),
-        "messages_per_second": state.rate_10s if known and not nothing else None,
-        "lag": _lag(state, now_s),
-        "last_update": None if state.processed_s is None else _iso(state.processed_s),
-        # Beyond what is promised: for the page.
-        "state": name,
-        "state_reason": why,
-        "spark_ui": status.spark_ui if status else None,
-        "producer_command": _producer_command(status),
-        "sensor_types": sorted(state.sensor_types) + [OTHER] * (OTHER in state.totals.keys() - state.sensor_types),
-        "locations": sorted(state.locations) + [OTHER] * (len(state.locations) >= MAX_LOCATIONS),
-        "limits_reached": _limits_reached(state),
-        "latest": [
-            {
-                "sensor_id": one.sensor_id,
-                "sensor_type": one.sensor_type,
-                "location": one.location,
-                "value": one.value,
-                "unit": one.unit,
-                "timestamp": format_timestamp(one.time_us),
-                "alert": one.alert,
-            }
+    known = name != "failed"
+    level, reasons = _health(state, now_s)
+    return Metrics(
+        total_messages=state.messages,
+        rejected_messages=state.rejected,
+        late_messages=state.late,
+        total_alerts=state.total_alerts,
+        active_alerts=state.active_alerts if known else None,
+        active_sensors=state.active_sensors if known else None,
+        system_health=level,
+        health_reasons=reasons,
+        recent_alerts=state.recent_alerts,
+        sensor_stats=_sensor_stats(state),
+        messages_per_second=state.rate_10s if known and not _nothing_processed(state) else None,
+        lag=_lag(state, now_s),
+        last_update=None if state.processed_s is None else _iso(state.processed_s),
+        state=name,
+        state_reason=why,
+        spark_ui=status.spark_ui if status else None,
+        producer_command=_producer_command(status),
+        sensor_types=sorted(state.sensor_types) + [OTHER] * (OTHER in state.totals.keys() - state.sensor_types),
+        locations=sorted(state.locations) + [OTHER] * (len(state.locations) >= MAX_LOCATIONS),
+        limits_reached=_limits_reached(state),
+        latest=[
+            LatestReading(
+                one.sensor_id,
+                one.sensor_type,
+                one.location,
+                one.value,
+                one.unit,
+                format_timestamp(one.time_us),
+                one.alert,
+            )
             for one in state.latest
         ],
-        "rate_history": [[_iso(end_s), per_s] for end_s, per_s in state.rate_history],
-        "alert_history": [
-            {"minute": _iso(start_s), "type": kind, "count": count} for start_s, kind, count in state.alert_history
-        ],
-        "retention_s": state.retention_s,
-    }
+        rate_history=[(_iso(end_s), per_s) for end_s, per_s in state.rate_history],
+        alert_history=[AlertCount(_iso(start_s), kind, count) for start_s, kind, count in state.alert_history],
+        retention_s=state.retention_s,
+    )
 
 
 def health(state: State, now_s: float) -> tuple[bool, str | None]:
-    """Whether every query runs and was asked within 15 s, and why not."""
+    """Whether every query runs and was polled within 15 s, and the reason if not."""
     problems = _silence(state.status, now_s) or _query_problems(state.status, now_s)
     if not problems and not (state.status and state.status.queries):
         problems = ["no query runs yet"]
     return not problems, "; ".join(problems) or None
 
 
-def _page_state(state: State, now_s: float) -> tuple[str, str | None]:
-    """Which of the four states the page is in, and why."""
+def _page_state(state: State, now_s: float) -> tuple[PageState, str | None]:
+    """Which of the four states the page is in, and the reason."""
     failures = _failures(state.status, now_s)
     if failures:
-        return FAILED, failures[0]
+        return "failed", failures[0]
     if _nothing_processed(state):
         starting = state.status and any(query.reason == STARTING for query in state.status.queries)
-        return NO_DATA, "Spark is starting" if starting else "no reading has been processed yet"
+        return "no_data", "Spark is starting" if starting else "no reading has been processed yet"
     silent_s = now_s - (state.processed_s or 0.0)
     if silent_s <= SILENT_S:
-        return LIVE, None
-    waiting = (_lag(state, now_s) or {"total": 0})["total"]
-    if waiting:
-        return STALE, f"no reading was processed for {silent_s:.0f} s, and {waiting:,} wait in Kafka"
-    return STALE, f"no new reading for {silent_s:.0f} s"
+        return "live", None
+    lag = _lag(state, now_s)
+    if lag and lag.total:
+        return "stale", f"no reading was processed for {silent_s:.0f} s, and {lag.total:,} wait in Kafka"
+    return "stale", f"no new reading for {silent_s:.0f} s"
 
 
-def _health(state: State, now_s: float) -> tuple[str | None, list[str]]:
-    """Critical, Warning or Good, with reasons; None with nothing to judge."""
+def _health(state: State, now_s: float) -> tuple[HealthLevel | None, list[str]]:
+    """Critical, Warning or Good, with reasons; None before anything was processed."""
     failures = _failures(state.status, now_s)
     if not failures and _nothing_processed(state):
         return None, []
@@ -112,12 +104,12 @@ def _health(state: State, now_s: float) -> tuple[str | None, list[str]]:
     if not failures and state.active_alerts:
         sensors = "sensor is" if state.active_alerts == 1 else "sensors are"
         warnings.append(f"{state.active_alerts} {sensors} out of bounds")
-    level = "Critical" if failures else "Warning" if warnings else "Good"
+    level: HealthLevel = "Critical" if failures else "Warning" if warnings else "Good"
     return level, failures + warnings
 
 
 def _failures(status: Status | None, now_s: float) -> list[str]:
-    """What keeps results from being made, the worst first."""
+    """The reasons why no results are computed or stored, the worst first."""
     silence = _silence(status, now_s)
     if silence or status is None:
         return silence
@@ -154,43 +146,43 @@ def _nothing_processed(state: State) -> bool:
     return state.messages + state.rejected == 0
 
 
-def _sensor_stats(state: State) -> list[dict[str, Any]]:
+def _sensor_stats(state: State) -> list[SensorStats]:
     """A row per sensor type, over everything processed."""
     rows = []
     for sensor_type, total in sorted(state.totals.items()):
         average = _known(total.total / total.count)
         rows.append(
-            {
-                "sensor_type": sensor_type,
-                "unit": STANDARD_UNITS.get(sensor_type, total.unit),
-                "count": total.count,
-                "avg_value": average,
-                "min_value": total.min,
-                "max_value": total.max,
-                "avg_temp": average if sensor_type == "temperature" else None,
-                "avg_humidity": average if sensor_type == "humidity" else None,
-            }
+            SensorStats(
+                sensor_type=sensor_type,
+                unit=STANDARD_UNITS.get(sensor_type, total.unit),
+                count=total.count,
+                avg_value=average,
+                min_value=total.min,
+                max_value=total.max,
+                avg_temp=average if sensor_type == "temperature" else None,
+                avg_humidity=average if sensor_type == "humidity" else None,
+            )
         )
     return rows
 
 
-def _lag(state: State, now_s: float) -> dict[str, Any] | None:
-    """Readings in Kafka that are not processed, by partition; None while that is not known of every one."""
+def _lag(state: State, now_s: float) -> Lag | None:
+    """Readings in Kafka that are not processed; None until that is known for every partition."""
     status = state.status
     if status is None or _silence(status, now_s) or status.kafka or not status.end_offsets:
         return None
     partitions = {}
     for partition, end in sorted(status.end_offsets.items()):
-        # Of an empty partition nothing can be missing.
+        # Nothing can be missing from an empty partition.
         processed = state.offsets.get(partition, status.read_offsets.get(partition, 0 if end == 0 else None))
         if processed is None:
             return None
         partitions[str(partition)] = max(0, end - processed)
-    return {"total": sum(partitions.values()), "partitions": partitions}
+    return Lag(sum(partitions.values()), partitions)
 
 
 def _limits_reached(state: State) -> list[str]:
-    """Limits beyond which names are counted as ``other``, and sensors forgotten."""
+    """The limits that were reached: later names are counted as ``other``, and the oldest sensors are dropped."""
     limits = (
         ("sensor types", len(state.sensor_types), MAX_TYPES),
         ("locations", len(state.locations), MAX_LOCATIONS),
@@ -200,7 +192,7 @@ def _limits_reached(state: State) -> list[str]:
 
 
 def _producer_command(status: Status | None) -> str:
-    """What sends readings where they are awaited, as a command."""
+    """The command that sends readings to the topic that is processed."""
     words = ["python", "iot_producer.py"]
     if status and status.bootstrap_servers not in ("", BOOTSTRAP_SERVERS):
         words += ["--bootstrap-servers", status.bootstrap_servers]

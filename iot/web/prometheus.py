@@ -1,4 +1,4 @@
-"""The figures for Prometheus, read from the snapshot when it asks."""
+"""The figures for Prometheus, taken from the latest snapshot when it scrapes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from iot.web.snapshots import Snapshot
 
 COUNTERS = {
     "iot_messages": ("total_messages", "Valid readings processed."),
-    "iot_rejected_messages": ("rejected_messages", "Messages that are no valid reading."),
-    "iot_late_messages": ("late_messages", "Readings that came too late for at least one of their windows."),
+    "iot_rejected_messages": ("rejected_messages", "Messages that are not valid readings."),
+    "iot_late_messages": ("late_messages", "Readings too late for at least one of their windows."),
     "iot_alerts": ("total_alerts", "Alerts raised."),
 }
 GAUGES = {
     "iot_active_sensors": ("active_sensors", "Sensors heard from in the last minute."),
-    "iot_active_alerts": ("active_alerts", "Of these, sensors whose latest reading breaks a rule."),
+    "iot_active_alerts": ("active_alerts", "Active sensors whose latest reading breaks a rule."),
     "iot_messages_per_second": ("messages_per_second", "Readings processed a second, over the last ten seconds."),
 }
 
 
 class Exporter:
-    """Answers Prometheus; what is not known is left out."""
+    """Answers Prometheus. A figure that is not known is left out."""
 
     def __init__(self, latest: Callable[[], Snapshot], streams: Callable[[], int], clock: Callable[[], float]) -> None:
         self._latest = latest
@@ -37,7 +37,7 @@ class Exporter:
         return []
 
     def expose(self, accept: str) -> tuple[bytes, str]:
-        """Body and content type for an ``Accept`` header. Raises what reading the snapshot does."""
+        """Body and content type for an ``Accept`` header; raises ``UserError`` if there is no snapshot."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
@@ -45,14 +45,15 @@ class Exporter:
         snapshot = self._latest()
         figures = snapshot.metrics
         for name, (key, text) in COUNTERS.items():
-            if figures[key] is not None:
-                yield CounterMetricFamily(name, text, value=figures[key])
+            yield CounterMetricFamily(name, text, value=getattr(figures, key))
         for name, (key, text) in GAUGES.items():
-            if figures[key] is not None:
-                yield GaugeMetricFamily(name, text, value=figures[key])
-        lag = GaugeMetricFamily("iot_lag_messages", "Messages in Kafka not processed yet.", labels=["partition"])
-        for partition, behind in ((figures["lag"] or {}).get("partitions") or {}).items():
-            lag.add_metric([str(partition)], behind)
+            if (value := getattr(figures, key)) is not None:
+                yield GaugeMetricFamily(name, text, value=value)
+        lag = GaugeMetricFamily(
+            "iot_lag_messages", "Readings in Kafka that are not processed yet.", labels=["partition"]
+        )
+        for partition, behind in (figures.lag.partitions if figures.lag else {}).items():
+            lag.add_metric([partition], behind)
         yield lag
         up = GaugeMetricFamily("iot_query_up", "Whether a Spark query runs.", labels=["query"])
         for query in snapshot.state.status.queries if snapshot.state.status else []:
@@ -62,4 +63,4 @@ class Exporter:
         if snapshot.state.processed_s is not None:
             age_s = self._clock() - snapshot.state.processed_s
             yield GaugeMetricFamily("iot_last_update_age_seconds", "Age of the newest result.", value=max(0.0, age_s))
-        yield GaugeMetricFamily("iot_event_streams", "Pages that alerts are pushed to.", value=self._streams())
+        yield GaugeMetricFamily("iot_event_streams", "Open event streams.", value=self._streams())

@@ -22,6 +22,7 @@ from flask import Request, Response
 from iot.readings import format_timestamp
 from iot.results.model import Window
 from iot.settings import WINDOW_S
+from iot.web.schemas import WindowRow, Windows
 
 CHUNK_BYTES = 64 * 1024
 GZIP_FROM_BYTES = 2 * 1024
@@ -113,31 +114,18 @@ def json_body(content: Any) -> Body:
     return Body(msgspec.json.encode(content), "application/json")
 
 
-class Row(msgspec.Struct, gc=False):
-    """A window as the API answers it."""
-
-    start: str
-    end: str
-    sensor_type: str
-    unit: str
-    count: int
-    avg: float | None
-    min: float
-    max: float
-
-
 def windows_json(windows: Iterable[Window]) -> Body:
-    return json_body({"windows": _rows(windows)})
+    return json_body(Windows(_rows(windows)))
 
 
-def _rows(windows: Iterable[Window]) -> list[Row]:
+def _rows(windows: Iterable[Window]) -> list[WindowRow]:
     moments: dict[int, str] = {}
 
     def moment(second: int) -> str:
         return moments.get(second) or moments.setdefault(second, format_timestamp(second * 1_000_000))
 
     return [
-        Row(moment(w.end_s - WINDOW_S), moment(w.end_s), w.sensor_type, w.unit, w.count, w.avg, w.min, w.max)
+        WindowRow(moment(w.end_s - WINDOW_S), moment(w.end_s), w.sensor_type, w.unit, w.count, w.avg, w.min, w.max)
         for w in windows
     ]
 
@@ -146,7 +134,7 @@ def windows_csv(windows: Iterable[Window]) -> Body:
     """Windows as a file for spreadsheets."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(Row.__struct_fields__)
+    writer.writerow(WindowRow.__struct_fields__)
     for row in _rows(windows):
         writer.writerow([_cell(value) for value in msgspec.structs.astuple(row)])
     disposition = {"Content-Disposition": 'attachment; filename="windows.csv"'}

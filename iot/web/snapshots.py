@@ -1,4 +1,4 @@
-"""What the page and the API show: read from the database by one thread, encoded once, served to all."""
+"""What the page and the API show: one thread reads the database and encodes the answer, for all who ask."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,28 +14,31 @@ from iot.results.model import State
 from iot.results.store import Store
 from iot.settings import UserError
 from iot.web.figures import health, metrics
-from iot.web.responses import Body
+from iot.web.responses import Body, json_body
+from iot.web.schemas import Metrics
 
-LOOK_EVERY_S = 0.1
-# Rates and ages change without a write.
+# How often to check whether the database has changed.
+CHECK_EVERY_S = 0.1
+# How often to read it even if it has not: rates and ages change without a write.
 READ_EVERY_S = 1.0
-# Reading takes at most this part of the time, however slow the database is.
+# Maximum share of the time that is spent reading, however slow the database is.
 READING_SHARE = 0.2
-# One who reads is stuck when nothing new has come for this long.
+# How long a read may take before /healthz reports it.
 STUCK_S = 15.0
-# Long, and slow to change: whoever follows the stream reads them from /api/metrics now and then.
-NOT_PUSHED = ("latest", "rate_history", "alert_history", "locations", "sensor_types")
+# Long lists change slowly: pages that follow the stream read them from /api/metrics every few seconds.
+NOT_PUSHED = {"latest", "rate_history", "alert_history", "locations", "sensor_types"}
+PUSHED = [name for name in Metrics.__struct_fields__ if name not in NOT_PUSHED]
 
 Clock = Callable[[], float]
 
 
 class Snapshot(NamedTuple):
-    """The database at one moment."""
+    """The results database at one moment."""
 
     taken_s: float
     version: int
     state: State
-    metrics: dict[str, Any]
+    metrics: Metrics
     healthy: bool
     reason: str | None
     """Why not healthy."""
@@ -46,12 +49,13 @@ class Snapshot(NamedTuple):
 
 
 class Snapshots:
-    """Keeps a snapshot: ``start`` has a thread renew it, ``latest`` has it at once; ``close`` ends the thread."""
+    """Keeps the latest snapshot. ``start`` begins to refresh it in a thread, ``close`` ends that."""
 
     def __init__(self, store: Store, clock: Clock, on_change: Callable[[bytes], None]) -> None:
         """
         Args:
-            on_change: called with what is to be pushed whenever a new snapshot was taken.
+            clock: returns seconds since the epoch.
+            on_change: called with ``Snapshot.pushed`` of every new snapshot.
         """
         self._store = store
         self._clock = clock
@@ -60,9 +64,9 @@ class Snapshots:
         self._latest: Snapshot | None = None
         self._state: State | None = None
         self._version: int | None = None
-        self._trouble: str | None = None
+        self._read_failure: str | None = None
         self.write_failure: str | None = None
-        """Why the database is not written, from who writes it; in the database itself it would not be found."""
+        """Why the processing cannot write to the database, told directly because the database cannot tell it."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
 
@@ -72,19 +76,19 @@ class Snapshots:
     def close(self) -> None:
         self._stop.set()
         if self._thread.is_alive():
-            # It may wait for a lock on the database, and nothing waits for it.
+            # The thread may be waiting for a lock on the database; it is not worth waiting longer.
             self._thread.join(1)
 
     def latest(self) -> Snapshot:
-        """The latest snapshot; taken now if there is none, or nothing else renews it.
+        """The latest snapshot, taken now if there is none or if the thread does not run.
 
         Raises:
-            UserError: the database could never be read so far.
+            UserError: the database could never be read.
         """
         return self._latest if self._latest and self._thread.is_alive() else self.refresh()
 
     def problem(self) -> str | None:
-        """Why what is shown cannot be relied on, None when it can."""
+        """Why the figures cannot be relied on; None if they can."""
         try:
             latest = self.latest()
         except UserError as error:
@@ -94,24 +98,28 @@ class Snapshots:
         return None if latest.healthy else latest.reason
 
     def refresh(self) -> Snapshot:
-        """Take a snapshot if the database has changed or the last is a second old. Raises as ``latest``."""
+        """Take a snapshot if the database has changed or the last one is a second old.
+
+        Raises:
+            UserError: the database could never be read.
+        """
         with self._lock:
             now_s = self._clock()
             latest = self._latest
             try:
                 version = self._store.version()
-                same = version == self._version and not self._trouble
+                same = version == self._version and not self._read_failure
                 if latest and same and 0 <= now_s - latest.taken_s < READ_EVERY_S:
                     return latest
                 self._state = self._store.read(now_s)
                 self._version = version
-                self._trouble = None
+                self._read_failure = None
             except UserError as error:
                 if self._state is None:
                     raise
-                # What was read before goes on being shown, and why there is nothing newer.
-                self._trouble = str(error)
-            self._latest = _snapshot(self._state, self._version or 0, now_s, self._trouble or self.write_failure)
+                # Keep showing what was read before, and say why there is nothing newer.
+                self._read_failure = str(error)
+            self._latest = _snapshot(self._state, self._version or 0, now_s, self._read_failure or self.write_failure)
         self._on_change(self._latest.pushed)
         return self._latest
 
@@ -122,16 +130,16 @@ class Snapshots:
             with suppress(UserError):
                 self.refresh()
             took_s = time.monotonic() - begun_s
-            pause_s = max(LOOK_EVERY_S - took_s, took_s * (1 / READING_SHARE - 1))
+            pause_s = max(CHECK_EVERY_S - took_s, took_s * (1 / READING_SHARE - 1))
 
 
-def _snapshot(state: State, version: int, now_s: float, trouble: str | None) -> Snapshot:
+def _snapshot(state: State, version: int, now_s: float, failure: str | None) -> Snapshot:
     shown = metrics(state, now_s)
     healthy, reason = health(state, now_s)
-    if trouble:
-        healthy, reason = False, trouble
-        shown |= {"system_health": "Critical", "health_reasons": [trouble, *(shown.get("health_reasons") or [])]}
-        shown |= {"state": "failed", "state_reason": trouble}
-    pushed = {name: value for name, value in shown.items() if name not in NOT_PUSHED}
-    body = Body(msgspec.json.encode(shown), "application/json")
-    return Snapshot(now_s, version, state, shown, healthy, reason, body, msgspec.json.encode(pushed))
+    if failure:
+        healthy, reason = False, failure
+        shown.system_health, shown.health_reasons = "Critical", [failure, *shown.health_reasons]
+        shown.state, shown.state_reason = "failed", failure
+    body = json_body(shown)
+    pushed = msgspec.json.encode({name: getattr(shown, name) for name in PUSHED})
+    return Snapshot(now_s, version, state, shown, healthy, reason, body, pushed)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 from playwright.sync_api import expect
@@ -239,7 +240,7 @@ def test_types_locations_and_sensors_without_end_stay_within_the_limits(tmp_path
     assert (len(state.sensor_types), len(state.locations)) == (MAX_TYPES, MAX_LOCATIONS)
     assert max(sizes) < 20 * 2**20
     state.status = Status(BASE_MS / 1_000, BASE_MS / 1_000, [])
-    answer = metrics(state, BASE_MS / 1_000)
+    answer = msgspec.to_builtins(metrics(state, BASE_MS / 1_000))
     assert answer["limits_reached"] == ["sensor types: 200", "locations: 1,000", "sensors: 100,000"]
     # What the page is sent.
     assert len(json.dumps(answer)) < 300_000

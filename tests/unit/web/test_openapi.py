@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
 
-def test_the_description_names_what_there_is(app, client):
+import jsonschema_rs
+import msgspec
+
+from iot.results.model import LatestValue
+from tests.support.results import an_alert
+
+
+def test_every_path_and_parameter_is_described(app, client):
     document = client.get("/api/openapi.json").json
     assert document["openapi"].startswith("3.1")
     routes = {str(rule) for rule in app.url_map.iter_rules() if not str(rule).startswith("/static")}
     assert document["paths"].keys() == routes - {"/"}
-    promised = document["components"]["schemas"]["Metrics"]["required"]
-    assert set(promised) <= client.get("/api/metrics").json.keys()
     given = {parameter["name"] for parameter in document["paths"]["/api/windows"]["get"]["parameters"]}
     assert given == {"minutes", "since", "until", "sensor_type", "location", "format"}
+
+
+def test_every_key_of_the_metrics_is_described_and_has_the_described_type(client, store, clock):
+    store.state = msgspec.structs.replace(
+        store.state,
+        recent_alerts=[an_alert(1)],
+        latest=[LatestValue("s", "temperature", "hall", 31.5, "celsius", int(clock.now_s * 1e6), True)],
+        rate_history=[(int(clock.now_s), 2.5)],
+        alert_history=[(int(clock.now_s), "LOW_HUMIDITY", 4)],
+        retention_s=3_600.0,
+    )
+    document: Any = client.get("/api/openapi.json").json
+    answer = client.get("/api/metrics")
+    described = document["components"]["schemas"]["Metrics"]
+    assert list(answer.json) == list(described["properties"]) == described["required"]
+    # At any depth, a key that is not described is an error.
+    for schema in document["components"]["schemas"].values():
+        assert set(schema["required"]) == schema["properties"].keys()
+        schema["additionalProperties"] = False
+    reference = {"$ref": "#/components/schemas/Metrics", "components": document["components"]}
+    jsonschema_rs.validator_for(reference).validate(answer.json)

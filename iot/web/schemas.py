@@ -1,0 +1,134 @@
+"""The answers of the API as structs: the code fills them in, and ``openapi`` describes them.
+
+A figure that is not known is null. Times are ISO 8601 in UTC with six digits.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from iot.alerts import Alert
+
+MAX_ALERTS = 1_000
+
+MOMENT = {"format": "date-time", "examples": ["2026-11-24T02:15:07.123456+00:00"]}
+
+Count = Annotated[int, Meta(ge=0)]
+Moment = Annotated[str, Meta(extra_json_schema=MOMENT)]
+Average = Annotated[float | None, Meta(description="null where the sum overflowed")]
+PageState = Literal["no_data", "live", "stale", "failed"]
+HealthLevel = Literal["Good", "Warning", "Critical"]
+
+
+class SensorStats(Struct, kw_only=True):
+    """One sensor type, over everything processed."""
+
+    sensor_type: str
+    unit: str
+    count: Count
+    avg_value: Average
+    min_value: float
+    max_value: float
+    avg_temp: Annotated[float | None, Meta(description="avg_value of temperature, null for other types")]
+    avg_humidity: Annotated[float | None, Meta(description="avg_value of humidity, null for other types")]
+
+
+class Lag(Struct):
+    """Readings in Kafka that are not processed yet."""
+
+    total: Count
+    partitions: Annotated[dict[str, Count], Meta(description="by number of the partition")]
+
+
+class LatestReading(Struct):
+    """The latest reading of one sensor and type."""
+
+    sensor_id: str
+    sensor_type: str
+    location: str
+    value: float
+    unit: str
+    timestamp: Moment
+    alert: Annotated[bool, Meta(description="whether it breaks a rule")]
+
+
+class AlertCount(Struct):
+    """Alerts of one type within one step of the history."""
+
+    minute: Annotated[Moment, Meta(description="the start of the step, by event time")]
+    type: str
+    count: Count
+
+
+class Metrics(Struct, kw_only=True):
+    """All figures of the page."""
+
+    total_messages: Annotated[Count, Meta(description="valid readings processed, late ones included")]
+    rejected_messages: Count
+    late_messages: Annotated[Count, Meta(description="readings too late for at least one of their windows")]
+    total_alerts: Count
+    active_alerts: Annotated[Count | None, Meta(description="active sensors whose latest reading breaks a rule")]
+    active_sensors: Annotated[Count | None, Meta(description="sensors heard from in the last 60 s")]
+    system_health: HealthLevel | None
+    health_reasons: list[str]
+    recent_alerts: Annotated[list[Alert], Meta(max_length=10, description="newest first")]
+    sensor_stats: list[SensorStats]
+    messages_per_second: Annotated[float | None, Meta(description="over the last 10 s")]
+    lag: Lag | None
+    last_update: Moment | None
+    # The contract ends here: what follows is for the page.
+    state: PageState
+    state_reason: str | None
+    spark_ui: Annotated[str | None, Meta(description="the address of Spark's own user interface")]
+    producer_command: Annotated[str, Meta(description="a command that sends readings to this dashboard")]
+    sensor_types: list[str]
+    locations: list[str]
+    limits_reached: Annotated[list[str], Meta(description="limits beyond which names are counted as other")]
+    latest: Annotated[list[LatestReading], Meta(description="sensors in alert first, then most recently heard from")]
+    rate_history: Annotated[list[tuple[Moment, float]], Meta(description="end of a step, readings per second in it")]
+    alert_history: list[AlertCount]
+    retention_s: Annotated[float | None, Meta(description="how long windows and alerts are kept")]
+
+
+class Alerts(Struct):
+    """An answer of /api/alerts."""
+
+    alerts: Annotated[list[Alert], Meta(max_length=MAX_ALERTS, description="newest first, by event time")]
+    total_alerts: Count
+
+
+class WindowRow(Struct, gc=False):
+    """One sensor type in the 30 s from ``start`` to ``end``."""
+
+    start: Moment
+    end: Moment
+    sensor_type: str
+    unit: str
+    count: Count
+    avg: Average
+    min: float
+    max: float
+
+
+class Windows(Struct):
+    """An answer of /api/windows."""
+
+    windows: Annotated[list[WindowRow], Meta(description="oldest first")]
+
+
+class Health(Struct):
+    """An answer of /healthz."""
+
+    healthy: bool
+    reason: Annotated[str | None, Meta(description="why not healthy")]
+
+
+class Error(Struct):
+    """What is wrong, and how to fix it."""
+
+    error: str
+
+
+SCHEMAS = (Metrics, Alerts, Windows, Health, Error)
