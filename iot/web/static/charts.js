@@ -1,11 +1,12 @@
 /** The charts on the page: what they show, and when it is read and drawn anew. All time axes share one zoom. */
 
 import { Canvas, loadPlotly } from "./canvas.js";
+import { element, make, setText } from "./dom.js";
 import { alertsFigure, describe, newestComplete, rateFigure, windowsFigure } from "./figures.js";
-import { make, measure, moment, parseTime, rate, setText, span, unit, whole } from "./format.js";
+import { measure, moment, parseTime, rate, span, unit, whole } from "./format.js";
 import { latestFigure } from "./latest.js";
 import { byImportance, colorName, readTheme, seriesKey } from "./plotting.js";
-import { now } from "./transport.js";
+import { now } from "./server.js";
 import { Windows } from "./windows.js";
 
 /** Up to this many types are read and shown at once; of more, some, and others when asked for. */
@@ -14,7 +15,6 @@ const FIRST_PANELS = 5;
 const MORE_PANELS = 6;
 const RATE_STEP_MS = 5_000;
 const RATES_KEPT = 720;
-const element = (id) => document.getElementById(id);
 
 /** The legend of the bars, by text and swatch. */
 function showLegend(entries) {

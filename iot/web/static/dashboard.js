@@ -1,10 +1,12 @@
 /** The dashboard: what arrives is kept, and shown at most every 250 ms; filters, pause and theme decide how. */
 
 import { Charts } from "./charts.js";
-import { icon, parseTime, setText, zoneName } from "./format.js";
+import { element, setIcon, setText } from "./dom.js";
+import { parseTime, zoneName } from "./format.js";
 import { AlertList, setOptions, showCards, showLatest, showStats } from "./lists.js";
+import { getJson, now } from "./server.js";
 import { pageState, pausedState } from "./status.js";
-import { getJson, now, startTransport } from "./transport.js";
+import { startTransport, TIMEOUT_MS } from "./transport.js";
 
 const RENDER_EVERY_MS = 250;
 // After a frame that took t the next rendering waits for so many t: a slow machine shows fewer, not late ones.
@@ -17,8 +19,6 @@ const ALERTS_READ = 100;
 // There is no filter by location in /api/alerts.
 const ALERTS_READ_TO_FILTER = 1000;
 const COPIED_MS = 2_000;
-
-const element = (id) => document.getElementById(id);
 
 /** Filters come from the address, so that a view can be kept and shared; a token in it is not kept. */
 function filtersFromAddress() {
@@ -116,7 +116,7 @@ class Dashboard {
     const banner = element("banner");
     banner.dataset.state = shown.name;
     banner.dataset.underlying = actual.name;
-    element("banner-icon").setAttribute("href", `#i-${shown.name}`);
+    setIcon(element("banner-icon"), shown.name);
     setText(element("banner-word"), shown.word);
     setText(element("banner-text"), shown.text);
     setText(element("banner-age"), shown.age);
@@ -162,7 +162,7 @@ class Dashboard {
     if (sensorType) parameters.set("sensor_type", sensorType);
     const asked = [this.#filters, this.#paused_ms];
     try {
-      const answer = await getJson(`api/alerts?${parameters}`);
+      const answer = await getJson(`api/alerts?${parameters}`, TIMEOUT_MS);
       if (asked[0] !== this.#filters || asked[1] !== this.#paused_ms) return;
       this.#alerts.read(answer.alerts ?? [], limit);
       this.#schedule();
@@ -232,10 +232,8 @@ class Dashboard {
     this.#paused_ms = pause ? now() : null;
     const button = element("pause");
     button.setAttribute("aria-pressed", String(pause));
-    button.replaceChildren(
-      icon(pause ? "play" : "paused"),
-      Object.assign(document.createElement("span"), { textContent: pause ? "Resume" : "Pause" }),
-    );
+    setIcon(button.querySelector("svg"), pause ? "play" : "paused");
+    setText(button.querySelector("span"), pause ? "Resume" : "Pause");
     this.#charts.pause(this.#paused_ms);
     if (!pause) {
       this.#metrics = this.#newest;

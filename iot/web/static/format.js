@@ -103,27 +103,3 @@ export function alertName(type) {
 
 /** At most `length` characters, with an ellipsis where some were cut. */
 export const shortened = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
-
-/** Sets the text of an element where it differs; the text enters as text. */
-export function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-/** An element with a class and a text; the text enters as text. */
-export function make(tag, className, text = "") {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  element.textContent = text;
-  return element;
-}
-
-/** An icon of the sprite in the page. */
-export function icon(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("class", "icon");
-  svg.setAttribute("aria-hidden", "true");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  use.setAttribute("href", `#i-${name}`);
-  svg.append(use);
-  return svg;
-}

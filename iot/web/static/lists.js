@@ -1,21 +1,9 @@
 /** Cards, alert list and tables: rows are kept and changed in place, so that focus, selection and scrolling stay. */
 
-import {
-  UNKNOWN,
-  alertName,
-  make,
-  measure,
-  moment,
-  parseTime,
-  rate,
-  setText,
-  short,
-  unit,
-  value,
-  whole,
-} from "./format.js";
+import { element, make, setIcon, setText } from "./dom.js";
+import { UNKNOWN, alertName, measure, moment, parseTime, rate, short, unit, value, whole } from "./format.js";
 import { byImportance, colorName } from "./plotting.js";
-import { now } from "./transport.js";
+import { now } from "./server.js";
 
 const MAX_ALERTS = 100;
 /** More new rows than this at once, and marking them as new would only flicker. */
@@ -26,12 +14,10 @@ const HEALTH_ICONS = { Good: "good", Warning: "warning", Critical: "failed" };
 
 const BY_NAME = new Intl.Collator(undefined, { numeric: true });
 
-const element = (id) => document.getElementById(id);
-
 /** Sets the items of a list to these texts. */
 function setItems(list, texts) {
   while (list.children.length > texts.length) list.lastElementChild.remove();
-  texts.forEach((text, index) => setText(list.children[index] ?? list.appendChild(document.createElement("li")), text));
+  texts.forEach((text, index) => setText(list.children[index] ?? list.appendChild(make("li")), text));
 }
 
 function someOf(texts, limit) {
@@ -61,8 +47,9 @@ export function showCards(metrics) {
   const health = metrics.system_health;
   setText(element("health"), health || UNKNOWN);
   element("health").closest(".card").dataset.health = health ?? "";
-  element("health-icon").toggleAttribute("hidden", !Object.hasOwn(HEALTH_ICONS, health));
-  element("health-icon").firstElementChild.setAttribute("href", `#i-${HEALTH_ICONS[health]}`);
+  const isKnown = Object.hasOwn(HEALTH_ICONS, health);
+  element("health-icon").toggleAttribute("hidden", !isKnown);
+  if (isKnown) setIcon(element("health-icon"), HEALTH_ICONS[health]);
   const reasons = metrics.health_reasons ?? [];
   const otherwise = health
     ? health === "Good"

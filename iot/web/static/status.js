@@ -1,7 +1,7 @@
 /** What state the page is in, in words. No data, live, stale, failed and a silent server are never confused. */
 
 import { moment, parseTime, span } from "./format.js";
-import { now } from "./transport.js";
+import { now } from "./server.js";
 
 const STALE_MS = 30_000;
 const SERVER_STATES = ["no_data", "live", "stale", "failed"];

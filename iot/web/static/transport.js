@@ -3,44 +3,13 @@
  * missing stream costs freshness only. A hidden page listens to nothing; shown again, it reads everything anew.
  */
 
+import { getJson } from "./server.js";
+
 const POLL_MS = 5_000;
-const TIMEOUT_MS = 8_000;
+export const TIMEOUT_MS = 8_000;
 const RECONNECT_MS = [1_000, 2_000, 5_000, 10_000];
 // Figures that move without a word on the stream: its connection is dead, and neither side has noticed.
 const SILENT_MS = 15_000;
-const CLOCK_TOLERANCE_MS = 3_000;
-
-let clockOffset_ms = 0;
-
-/** The server's clock (ms since the epoch), as far as its answers tell: the viewer's may be wrong. */
-export const now = () => Date.now() + clockOffset_ms;
-
-/** GET a path relative to the page; the JSON of the answer. Throws an Error with `status` (0: no answer at all). */
-export async function getJson(path) {
-  let response;
-  try {
-    response = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT_MS), headers: { Accept: "application/json" } });
-  } catch (error) {
-    throw Object.assign(new Error("no answer", { cause: error }), { status: 0 });
-  }
-  const date = Date.parse(response.headers.get("Date"));
-  // The header has no fractions of a second, hence the half.
-  const offset = date + 500 - Date.now();
-  clockOffset_ms = Math.abs(offset) > CLOCK_TOLERANCE_MS ? offset : 0;
-  if (response.ok) {
-    try {
-      return await response.json();
-    } catch (error) {
-      throw Object.assign(new Error("the answer is not JSON", { cause: error }), { status: response.status });
-    }
-  }
-  const text = await response.json().then(
-    (body) => body.error,
-    () => null,
-  );
-  throw Object.assign(new Error(text || `the server answered ${response.status}`), { status: response.status });
-}
-
 /**
  * Start listening.
  *
@@ -121,7 +90,7 @@ export function startTransport(on) {
     pollTimer = setTimeout(poll, POLL_MS);
     pushed = null;
     try {
-      const metrics = await getJson("api/metrics");
+      const metrics = await getJson("api/metrics", TIMEOUT_MS);
       const moved = metrics.total_messages !== read.total_messages;
       contact.answer = Date.now();
       contact.error = null;

@@ -7,6 +7,8 @@
  * first, each [end_ms, average, minimum, maximum, count].
  */
 
+import { getJson } from "./server.js";
+
 const WINDOW_MS = 30_000;
 const SLIDE_S = 10;
 const HOUR_MINUTES = 60;
@@ -25,17 +27,8 @@ function stepOf(minutes) {
 }
 
 async function read(url, parameters) {
-  const response = await fetch(`${url}?${new URLSearchParams(parameters)}`, {
-    signal: AbortSignal.timeout(TIMEOUT_MS),
-  });
-  if (!response.ok) {
-    const text = await response.json().then(
-      (body) => body.error,
-      () => null,
-    );
-    throw Object.assign(new Error(text || `the server answered ${response.status}`), { status: response.status });
-  }
-  return (await response.json()).windows ?? [];
+  const answer = await getJson(`${url}?${new URLSearchParams(parameters)}`, TIMEOUT_MS);
+  return answer.windows ?? [];
 }
 
 function merge(series, rows) {
@@ -102,7 +95,7 @@ onmessage = ({ data }) => {
     try {
       postMessage({ id: data.id, ...(await answer(data)) });
     } catch (error) {
-      const status = error.name === "TimeoutError" ? 408 : (error.status ?? 0);
+      const status = error.cause?.name === "TimeoutError" ? 408 : (error.status ?? 0);
       postMessage({ id: data.id, error: error.message, status });
     }
   });

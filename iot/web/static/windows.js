@@ -12,7 +12,7 @@ export class Windows {
   series = [];
   step_s = 10;
   loaded = false;
-  #worker = new Worker(new URL("windows-worker.js", import.meta.url));
+  #worker = new Worker(new URL("windows-worker.js", import.meta.url), { type: "module" });
   #id = 0;
   #asked_ms = 0;
   #waiting = false;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from iot.web import events
@@ -18,9 +20,23 @@ def test_the_page_and_its_parts(client):
     assert plotly.headers["Cache-Control"] == "max-age=86400"
     again = client.get("/static/plotly.min.js", headers={"If-None-Match": plotly.headers["ETag"]})
     assert again.status_code == 304
-    style = client.get("/static/dashboard.css")
-    assert style.headers["ETag"]
-    style.close()
+
+
+def test_every_file_that_the_page_names_is_served_and_can_be_cached(client):
+    named = set(re.findall(r'(?:href|src)="(static/[^"#]+)', client.get("/").text))
+    assert {"static/base.css", "static/dashboard.js", "static/icons.svg"} <= named
+    for path in named:
+        with client.get(f"/{path}") as answer:
+            assert (answer.status_code, bool(answer.headers["ETag"])) == (200, True), path
+
+
+def test_every_icon_that_the_page_names_is_drawn(client):
+    page, icons = client.get("/").text, client.get("/static/icons.svg")
+    drawn = set(re.findall(r'<symbol id="(\w+)"', icons.text))
+    icons.close()
+    states = {"connecting", "unauthorised", "unreachable", "failed", "no_data", "stale", "live", "paused"}
+    named = set(re.findall(r"icons\.svg#(\w+)", page))
+    assert named | states | {"good", "warning", "play"} == drawn
 
 
 def test_where_nothing_is(client):
