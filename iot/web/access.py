@@ -1,7 +1,8 @@
-"""Who may read the dashboard, and what the answers forbid the browser.
+"""Who may read the dashboard, and what its answers forbid the browser.
 
-On loopback nobody needs a token, and a ``Host`` that is not this machine is turned away, because a page elsewhere could
-have its name point here (DNS rebinding). Beyond loopback a token is needed, which then protects against that too.
+A server that listens on loopback needs no token. It refuses a ``Host`` that does not name this machine, because another
+site could point its own name here (DNS rebinding). Beyond loopback, a token is required unless ``--insecure`` is given;
+a token also protects against DNS rebinding, so any ``Host`` is then allowed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from iot.settings import UserError
 
 COOKIE = "iot-dashboard-{port}"
 OPEN_PATHS = ("/healthz",)
-# Code and style of the page, and nothing of the data.
+# The code and style of the page, without any data.
 OPEN_FOLDER = "/static/"
 
 HEADERS = {
@@ -42,7 +43,7 @@ _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:/@\[\]]+))(?::[0-9]+)?")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches a server that listens at ``host``."""
+    """Whether only this machine can reach a server that listens on ``host``."""
     if host == "localhost":
         return True
     try:
@@ -52,33 +53,33 @@ def is_loopback(host: str) -> bool:
 
 
 def require_token(host: str, token: str | None, insecure: bool) -> None:
-    """Raises ``UserError`` when others could reach ``host`` and nothing keeps them out."""
+    """Raises ``UserError`` if other machines can reach ``host`` and no token is set."""
     if not (token or insecure or is_loopback(host)):
         raise UserError(
-            f"--host {host} can be reached from other machines: give a token in IOT_TOKEN (or --token), "
-            "or say --insecure to let everyone read"
+            f"--host {host} can be reached from other machines: set a token in IOT_TOKEN (or --token), "
+            "or use --insecure to let everyone read"
         )
 
 
 def protect(app: Flask, host: str, port: int, token: str | None) -> None:
-    """Have the application turn away whom it must, and send the headers above with every answer."""
+    """Make the application check ``Host`` and token, and send ``HEADERS`` with every answer."""
     is_allowed = _hosts(host, token)
     cookie = COOKIE.format(port=port)
 
     @app.before_request
     def check() -> Response | None:
         if not is_allowed(request.headers.get("Host")):
-            abort(403, "this server is not known by that name; open it by localhost or by the address it listens at")
+            abort(403, "this server does not have that name: use localhost or the address that it listens on")
         if not token or request.path in OPEN_PATHS or request.path.startswith(OPEN_FOLDER):
             return None
         given = request.args.get("token")
         if request.path == "/" and given is not None and _same(given, token):
             entry = redirect("./", 303)
-            # Closed with the browser; no script and no other site can use it, and the token cannot be had from it.
+            # It ends with the browser session. Scripts and other sites cannot use it, and it does not reveal the token.
             entry.set_cookie(cookie, _derived(token), httponly=True, samesite="Strict", secure=request.is_secure)
             return entry  # type: ignore[return-value]
         if not _authorised(request, token, cookie):
-            abort(401, "a token is needed: open /?token=… once, or send it as Authorization: Bearer …")
+            abort(401, "a token is required: open /?token=… once, or send the header Authorization: Bearer …")
         return None
 
     @app.after_request
@@ -105,14 +106,14 @@ def _same(given: str, expected: str) -> bool:
 
 
 def _hosts(host: str, token: str | None) -> Callable[[str | None], bool]:
-    """Which ``Host`` headers name this server. The port is any: it may be forwarded."""
+    """Tells which ``Host`` headers are allowed. Any port is, because it may be forwarded."""
     names = {"localhost", "127.0.0.1", "::1", host.lower()}
     beyond = not is_loopback(host)
     if beyond:
         names.add(socket.gethostname().lower())
 
     def is_allowed(header: str | None) -> bool:
-        # A browser always sends one.
+        # A browser always sends the header.
         if header is None or (beyond and token):
             return True
         found = _HOST.fullmatch(header.lower())
@@ -123,7 +124,7 @@ def _hosts(host: str, token: str | None) -> Callable[[str | None], bool]:
 
 
 def _is_address(name: str) -> bool:
-    # Nobody can have an address, unlike a name, point elsewhere.
+    # Unlike a name, an address cannot be pointed elsewhere.
     try:
         ip_address(name)
     except ValueError:

@@ -1,8 +1,8 @@
-"""Server-sent events: alerts as they happen and figures as they change, to any number of open streams.
+"""Server-sent events: pushes alerts as they happen and figures as they change, to all open streams.
 
-One thread writes to all of them and never waits for any. A stream that cannot take what is sent keeps a bounded rest;
-figures that it missed are skipped for newer ones. One that takes nothing for a while, or too little, is closed: the
-browser opens it again, and then reads what it missed.
+One thread writes to all streams and never waits for one. What a slow stream cannot take is queued up to a limit, and of
+the figures only the newest are kept for it. A stream that takes too little is closed: the browser opens it again and
+then reads what it missed.
 """
 
 from __future__ import annotations
@@ -22,22 +22,27 @@ import msgspec
 from iot.alerts import Alert, Delivered
 from iot.batches import Offsets
 
+# Maximum number of open streams.
 MAX_STREAMS = 400
+# Maximum size of the queue of one stream.
 MAX_WAITING_BYTES = 1024 * 1024
-# What the kernel may hold for a stream that does not read.
+# Maximum size of the kernel's send buffer of one stream.
 SEND_BUFFER_BYTES = 128 * 1024
+# How long a stream may take nothing before it is closed.
 STUCK_S = 10.0
 HEARTBEAT_S = 15.0
+# How often figures are pushed at most.
 METRICS_EVERY_S = 0.5
+# How long a browser waits before it opens a stream again.
 RETRY_MS = 2_000
-# Alerts that are remembered, for a stream that comes back, and to know a repeated delivery.
+# Maximum number of alerts remembered, for streams that reconnect and to recognise repeated deliveries.
 RECENT_ALERTS = 1_000
 
 HEARTBEAT = b":\n\n"
 
 
 class _Stream:
-    """One open stream: what waits to be sent, in order, and after it the newest figures; those it was given last."""
+    """One open stream: its queue, the figures to send after it, and the figures that were queued last."""
 
     def __init__(self, sock: socket.socket, now_s: float) -> None:
         self.sock = sock
@@ -50,9 +55,9 @@ class _Stream:
 
 
 class EventStreams:
-    """The thread that pushes: ``start``, then ``add`` streams and publish; ``close`` ends it and them.
+    """The thread that pushes: ``start`` it, ``add`` streams, publish; ``close`` ends it and all streams.
 
-    All methods may be called from any thread, and none waits.
+    All methods but ``close`` return at once, and any thread may call them.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -76,7 +81,7 @@ class EventStreams:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread, and with it every stream."""
+        """End the thread and every stream."""
         self._stopping = True
         self._wake()
         self._thread.join(5)
@@ -92,15 +97,15 @@ class EventStreams:
         return len(self._streams) < MAX_STREAMS
 
     def add(self, sock: socket.socket, last_event_id: str = "") -> None:
-        """Push to a connection from now on: the figures first, then the alerts after the last that it received."""
+        """Push to a connection: first the figures, then the alerts after ``last_event_id``, then what is published."""
         self._do(lambda: self._open(sock, last_event_id))
 
     def publish_metrics(self, metrics: bytes) -> None:
-        """Push the figures, JSON on one line; those of less than half a second are skipped for newer ones."""
+        """Push the figures, JSON on one line. Figures that are replaced within half a second are skipped."""
         self._do(lambda: self._take_metrics(b"event: metrics\ndata: %b\n\n" % metrics))
 
     def publish_alerts(self, delivered: Sequence[Delivered], _: Offsets | None = None) -> None:
-        """Push alerts; one that was delivered before is not pushed again."""
+        """Push alerts, but none that was pushed before."""
         if delivered:
             self._do(lambda: self._push_alerts([one.alert for one in delivered]))
 
@@ -109,7 +114,7 @@ class EventStreams:
         self._wake()
 
     def _wake(self) -> None:
-        # Full: it is awake. Closed: it is gone.
+        # If the socket is full, the thread is awake; if it is closed, the thread has ended.
         with suppress(OSError):
             self._wake_writer.send(b"\0")
 
@@ -135,7 +140,7 @@ class EventStreams:
         self._wake_writer.close()
 
     def _wait_s(self) -> float:
-        """Until when there is nothing to do of itself."""
+        """How long the thread may sleep if nothing is published."""
         now_s = self._clock()
         due_s = self._heartbeat_s + HEARTBEAT_S
         if self._metrics_due_s is not None:
@@ -168,7 +173,7 @@ class EventStreams:
         with suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
-                # A machine that vanished acknowledges nothing, and says nothing either.
+                # Without this, a machine that vanished would be noticed only after minutes.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2_000 * HEARTBEAT_S))
         stream = _Stream(sock, self._clock())
         self._streams.add(stream)
@@ -213,7 +218,7 @@ class EventStreams:
             self._send(stream)
 
     def _send(self, stream: _Stream) -> None:
-        """Send what the connection takes at once, and watch for when it takes more if that was not all."""
+        """Send what the connection takes now; if that is not all, wait until it takes more."""
         try:
             while stream.waiting:
                 first = stream.waiting[0]

@@ -58,7 +58,7 @@ def _get(summary: str, ok: Schema, *, parameters: list[Schema] | None = None, mo
     responses = {
         "200": ok,
         **(more or {}),
-        "401": _json("a token is needed", "Error"),
+        "401": _json("a token is required", "Error"),
         "403": _json("the Host header names another server", "Error"),
         "503": _json("the results cannot be read now", "Error"),
     }

@@ -1,4 +1,4 @@
-"""The parameters of a request to the API, checked: what is wrong is said, and nothing wrong gets further."""
+"""Validates the parameters of a request to the API."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from iot.readings import MAX_STRING, Rejected, parse_timestamp
 
 
 class ParameterError(ValueError):
-    """A parameter that cannot be used; its text names it and says what is expected."""
+    """A wrong parameter; the text names it and says what is expected."""
 
 
 class Parameters:
-    """Typed access to a query string. Absent and empty are the same; each method raises ``ParameterError``."""
+    """Typed access to a query string. An empty parameter counts as absent; all methods raise ``ParameterError``."""
 
     def __init__(self, query: MultiDict[str, str]) -> None:
         self._query = query
@@ -39,26 +39,26 @@ class Parameters:
         return int(text)
 
     def choice(self, name: str, choices: Sequence[str]) -> str:
-        """One of the choices, the first unless told."""
+        """One of the choices; the first is the default."""
         text = self._text(name) or choices[0]
         if text not in choices:
             raise ParameterError(f"{name}: expected {' or '.join(choices)}")
         return text
 
     def string(self, name: str) -> str | None:
-        """A string that a reading may have; None where none was given."""
+        """A string no longer than a reading may have; None if absent."""
         text = self._text(name)
         if text is not None and len(text) > MAX_STRING:
             raise ParameterError(f"{name}: expected at most {MAX_STRING} characters")
         return text
 
     def moment_us(self, name: str) -> int | None:
-        """A timestamp, written as in a reading, in microseconds since the epoch; None where none was given."""
+        """A timestamp, written as in a reading, in microseconds since the epoch; None if absent."""
         text = self._text(name)
         if text is None:
             return None
         try:
-            # In a query string a plus sign that was not escaped means a space.
+            # In a query string, a plus sign that was not escaped means a space.
             return parse_timestamp(text.replace(" ", "+"))
         except Rejected as error:
             raise ParameterError(f"{name}: {str(error).removeprefix('timestamp: ')}") from None

@@ -1,6 +1,6 @@
-"""Answers that many ask for: encoded once, compressed once, computed by one of those who ask at the same time.
+"""Answers that many clients ask for: each is computed, encoded and compressed once.
 
-Windows, which make the largest of them, are written here too, as JSON and as CSV.
+The largest ones, windows as JSON and as CSV, are written here too.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from iot.settings import WINDOW_S
 from iot.web.schemas import WindowRow, Windows
 
 CHUNK_BYTES = 64 * 1024
+# Minimum size of a compressed answer.
 GZIP_FROM_BYTES = 2 * 1024
 GZIP_LEVEL = 5
+# Maximum size and number of the answers in the cache.
 CACHE_BYTES = 64 * 1024 * 1024
 CACHE_BODIES = 256
-# A spreadsheet takes a cell that begins with one of these for a formula.
+# A spreadsheet treats a cell that begins with one of these as a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Body:
-    """The bytes of an answer, with what goes with them."""
+    """The bytes of an answer with its headers, compressed and hashed when first needed."""
 
     def __init__(self, data: bytes, mimetype: str, headers: dict[str, str] | None = None) -> None:
         self.data = data
@@ -50,15 +52,15 @@ class Body:
         return gzip.compress(self.data, GZIP_LEVEL, mtime=0)
 
     def answer(self, request: Request) -> Response:
-        """The answer to this request: compressed where that pays, or that nothing has changed."""
-        # On loopback it would only cost time that Spark can use.
+        """The answer to this request: compressed if that pays, or 304 if the client has it."""
+        # On loopback, compression would only take CPU time from Spark.
         compress = (
             len(self.data) >= GZIP_FROM_BYTES
             and request.accept_encodings.quality("gzip") > 0
             and not _is_loopback(request.remote_addr)
         )
         data = self.gzipped if compress else self.data
-        # The server copies a part, not the whole again for each part that the connection takes.
+        # The server copies what it has not sent yet after each send, so it gets small parts.
         parts = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
         response = Response(parts, mimetype=self._mimetype, headers=self._headers)
         response.content_length = len(data)
@@ -71,7 +73,7 @@ class Body:
 
 
 class Cache:
-    """Bodies by question, for as long as the database has not changed; so many of them as memory is given for."""
+    """Bodies by question, kept until the database changes or the limits are reached."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -80,7 +82,11 @@ class Cache:
         self._bytes = 0
 
     def get(self, question: Hashable, version: Hashable, make: Callable[[], Body]) -> Body:
-        """The body that answers a question; made by the first who asks, others wait for it. ``make`` may raise."""
+        """The body that answers a question. The first caller makes it, and the others wait.
+
+        Raises:
+            Exception: what ``make`` raised, for every caller.
+        """
         with self._lock:
             if version != self._version:
                 self._version, self._bodies, self._bytes = version, {}, 0
@@ -131,7 +137,7 @@ def _rows(windows: Iterable[Window]) -> list[WindowRow]:
 
 
 def windows_csv(windows: Iterable[Window]) -> Body:
-    """Windows as a file for spreadsheets."""
+    """Windows as CSV for spreadsheets."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(WindowRow.__struct_fields__)

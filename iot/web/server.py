@@ -1,7 +1,7 @@
-"""The HTTP server of the dashboard: cheroot, with what it lacks for a page that many watch.
+"""The HTTP server of the dashboard: cheroot, extended for many open pages.
 
-An event stream is handed over to whoever serves it, and the thread that took the request is free again. A connection
-gets a thread only once it has sent something, and no request may take for ever.
+An event stream is handed over to the code that serves it, which frees the thread of the request. A connection gets a
+thread only once it has sent something, and every request has a deadline.
 """
 
 from __future__ import annotations
@@ -23,26 +23,29 @@ from cheroot.wsgi import Server as CherootServer
 from iot.settings import UserError, reason
 
 THREADS = 32
+# Maximum number of connections that wait for a request.
 MAX_IDLE = 1_000
+# Maximum number of connections that wait to be accepted.
 BACKLOG = 256
 MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 64 * 1024
-# A connection may be idle for so long, and no single read or write may take longer.
+# How long a connection may be idle, and how long a single read or write may take.
 IDLE_S = 10
-# From its first byte, the head of a request has to be there, and the answer taken, within these.
+# How long the head of a request may take, and how long the client may take to read the answer.
 HEAD_S = 10.0
 ANSWER_S = 60.0
-# So much is left to requests that run when the server is stopped.
+# How long requests may still run after the server is stopped.
 STOP_S = 1.0
-LOOK_EVERY_S = 0.25
+# How often deadlines are checked.
+CHECK_EVERY_S = 0.25
 # Each connection is an open file, and the usual limit is 1,024 or less.
 OPEN_FILES = 4_096
 
 HAND_OVER = "iot.hand_over"
-"""In the environment of a request: a function that takes a function.
+"""The key in a WSGI environment under which an endpoint finds ``hand_over(take)``.
 
-Called while the request is answered, it has the server send the head of the answer and then give the connection to
-that function: a socket, which from then on is its own.
+After ``hand_over``, the server sends the head of the answer and then calls ``take`` with the connection's socket, which
+``take`` owns from then on.
 """
 
 
@@ -70,7 +73,7 @@ class _Gateway(Gateway_10):
         req.server.limit(req.conn, ANSWER_S)
 
     def _hand_over(self, hand_to: Callable[[socket.socket], None]) -> None:
-        # So it sends no chunks: the end of the connection is the end of the answer.
+        # HTTP/1.0 has no chunks: the answer ends when the connection does.
         self.req.response_protocol = "HTTP/1.0"
         self._hand_to = hand_to
 
@@ -83,10 +86,10 @@ class _Gateway(Gateway_10):
 
 
 class Server(CherootServer):
-    """Serves a WSGI application in threads of its own: ``start``, then ``stop``."""
+    """Serves a WSGI application in its own threads: ``start``, then ``stop``."""
 
     ConnectionClass = _Connection
-    expiration_interval = LOOK_EVERY_S
+    expiration_interval = CHECK_EVERY_S
     keep_alive_conn_limit = MAX_IDLE
     max_request_header_size = MAX_HEAD_BYTES
     max_request_body_size = MAX_BODY_BYTES
@@ -102,10 +105,10 @@ class Server(CherootServer):
         self._serving = threading.Thread(target=self.serve, name="http", daemon=True)
 
     def start(self) -> None:
-        """Listen, and serve from now on.
+        """Listen, and serve in the background.
 
         Raises:
-            UserError: the address cannot be listened at.
+            UserError: the address is in use or not of this machine.
         """
         _allow_open_files()
         try:
@@ -117,20 +120,20 @@ class Server(CherootServer):
         threading.Thread(target=self._cut_late, name="http-limits", daemon=True).start()
 
     def stop(self) -> None:
-        """Take no more requests, and end within about two seconds; those that run have half of it."""
+        """Refuse new requests and end within two seconds; running requests have one second."""
         self._stopping_s = time.monotonic() + STOP_S
         super().stop()
         self._stopped.set()
 
     def limit(self, connection: _Connection, seconds: float | None) -> None:
-        """What a connection does has to be done in so many seconds from now; None: it is done."""
+        """Set the deadline of a connection to ``seconds`` from now, or remove it (None)."""
         if seconds is None:
             self._deadlines_s.pop(connection, None)
         else:
             self._deadlines_s[connection] = time.monotonic() + seconds
 
     def process_conn(self, conn: _Connection) -> None:
-        """Have a thread read from a connection, a new one only once there is something to read."""
+        """Give a connection to a thread; wait with a new one until there is something to read."""
         if not conn.is_new:
             super().process_conn(conn)
             return
@@ -144,23 +147,23 @@ class Server(CherootServer):
         try:
             return super().bind(*args)
         except OSError as error:
-            # What is raised in the end says it in no words of its own.
+            # cheroot raises another error in the end, without the reason.
             self._bind_error = error
             raise
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
-        """Only what should not happen is worth a line; clients may come and go."""
+        """Report only errors: clients may come and go."""
         if level >= 40:
             print(f"error: web server: {msg}", file=sys.stderr, flush=True)
 
     def _why(self, error: OSError) -> str:
         error = getattr(self, "_bind_error", error)
         if error.errno == errno.EADDRINUSE:
-            return "the port is in use; choose another with --port"
+            return "the port is already in use; choose another with --port"
         return f"{reason(error)}; choose another with --host or --port"
 
     def _cut_late(self) -> None:
-        while not self._stopped.wait(LOOK_EVERY_S):
+        while not self._stopped.wait(CHECK_EVERY_S):
             now_s = time.monotonic()
             for connection, deadline_s in self._deadlines_s.copy().items():
                 if now_s > min(deadline_s, self._stopping_s):

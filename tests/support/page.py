@@ -1,4 +1,4 @@
-"""What the tests of the page share: the web server on a database, who fills it as Spark would, and the browser."""
+"""Shared by the tests of the page: the web server on a database, a stand-in for Spark, and the browser."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.support.results import IDENTITY, NOW_S, Sample, Stream, delivered, wr
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-# A machine that is busy with other things is no failure.
+# How long an expectation may take on a busy machine.
 TIMEOUT_MS = 60_000
 TOPIC = "page-readings"
 
 
 class Site:
-    """The web server's process on a database of its own."""
+    """The web server's process on its own database."""
 
     def __init__(self, folder: Path, bootstrap_servers: str) -> None:
         port = find_free_port()
@@ -67,7 +67,7 @@ class Site:
 
 
 class Processing:
-    """Plays Spark, on a database that it has emptied."""
+    """Stands in for Spark, on a database that it empties first."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -82,13 +82,13 @@ class Processing:
         self.beat()
 
     def beat(self, failure: str | None = None, ago_s: float | None = None, **status: Any) -> None:
-        # From the future, so that a slow test is not taken for a Spark that is gone.
+        # A time in the future, so that a slow test does not look like a Spark that is gone.
         at_s = time.time() + (600 if ago_s is None else -ago_s)
         queries = [QueryStatus("windows", not failure, failure, at_s), QueryStatus("alerts", True, None, at_s)]
         self._store.heartbeat(Status(at_s=at_s, started_s=at_s, queries=queries, topic=TOPIC, **status))
 
     def alert(self, **fields: Any) -> str:
-        """Keep an alert; its id."""
+        """Store an alert and return its id."""
         self._alerts += 1
         made = an_alert(self._alerts, **fields)
         self._store.write_alerts([made], {0: self._alerts}, IDENTITY.topic_id)
@@ -100,7 +100,7 @@ def a_reading(ago_s: float = 0, **fields: Any) -> Sample:
 
 
 def readings(**fields: Any) -> list[Sample]:
-    """Those of the last four minutes, one every 5 s."""
+    """Readings of the last four minutes, one every 5 s."""
     return [a_reading(ago_s, **fields) for ago_s in range(240, -1, -5)]
 
 
@@ -110,7 +110,7 @@ def an_alert(number: int, **fields: Any) -> Delivered:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium, one for all tests."""
+    """The system's Chromium, one for all tests of a module."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if not found:
         text = f"the page is NOT tested: none of {', '.join(BROWSERS)} is installed"
@@ -147,9 +147,9 @@ def processing(site):
 
 @pytest.fixture
 def open_page(browser, site) -> Iterator[Callable[..., Page]]:
-    """``open_page(path)`` opens the page; at the end, no page may have had an error or asked another machine.
+    """``open_page(path)`` opens the page. At the end, no page may have had an error or requested another origin.
 
-    ``expected`` is a pattern of errors that the test provokes.
+    ``expected`` is a pattern of the errors that the test provokes.
     """
     contexts = []
     problems: list[str] = []
@@ -161,7 +161,7 @@ def open_page(browser, site) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         context.set_default_timeout(TIMEOUT_MS)
         if not push:
-            # As a server answers that cannot push.
+            # This is the answer of a server that cannot push.
             context.route("**/api/stream", lambda route: route.fulfill(status=501))
         page: Page = context.new_page()
 
@@ -179,7 +179,7 @@ def open_page(browser, site) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert problems == []
-    # blob: and data: are the page's own.
+    # blob: and data: stay within the page.
     assert [url for url in asked if not url.startswith((f"{site.address}/", "blob:", "data:"))] == []
     assert any(url.endswith("/static/dashboard.js") for url in asked)
 
@@ -191,6 +191,6 @@ def wait_for_state(page: Page, name: str) -> None:
 def wait_for_charts(page: Page) -> None:
     for name in ("chart-window", "chart-rate"):
         chart = page.get_by_test_id(name).first
-        # What is out of sight is not drawn.
+        # Charts out of sight are not drawn.
         chart.scroll_into_view_if_needed()
         expect(chart.locator(".xtick text").first).to_be_visible()

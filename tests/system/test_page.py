@@ -1,4 +1,4 @@
-"""The page in a real browser: the real web server on a database that the tests fill as the processing would."""
+"""The page in a real browser, served by the real web server from a database that the tests fill."""
 
 from __future__ import annotations
 
@@ -27,20 +27,18 @@ from tests.support.page import (  # noqa: F401  # fixtures among them
     wait_for_state,
 )
 
-pytestmark = pytest.mark.integration
-
 HOSTILE = "<img src=x onerror=\"window.executed='{}'\">"
-# What a chart over time shows, by its place on the page.
+# The range of each chart over time, in the order of the page.
 TIME_RANGES = """[...document.querySelectorAll(".chart")]
     .filter((chart) => chart._fullLayout?.xaxis.type === "date")
     .map((chart) => String(chart._fullLayout.xaxis.range))"""
 AVERAGES = 'document.querySelector("[data-testid=chart-window]").data?.[1].y.concat()'
 
 
-# What it shows --------------------------------------------------------------------------------------------------------
+# What the page shows --------------------------------------------------------------------------------------------------
 
 
-def test_the_figures_move_without_a_reload(open_page, processing, eventually):
+def test_figures_update_without_a_reload(open_page, processing, eventually):
     processing.process(*readings(value=20.0))
     page = open_page()
     expect(page.get_by_test_id("value-messages")).to_have_text("49")
@@ -50,9 +48,9 @@ def test_the_figures_move_without_a_reload(open_page, processing, eventually):
     drawn = page.evaluate(AVERAGES)
     page.evaluate("window.sameDocument = true")
 
-    # Measured a while ago, so that they change windows that are over.
+    # They were measured 30 s ago, so they change windows that are complete.
     processing.process(*(a_reading(30, value=31.0 + number, sensor_id=f"s-{number}") for number in range(1_200)))
-    # The partition ends three readings after those.
+    # Three readings in the partition are not processed yet.
     processing.beat(end_offsets={0: 3}, read_offsets={0: 0})
     expect(page.get_by_test_id("value-rate")).to_have_text(re.compile(r"^[1-9][0-9]+$"))
     expect(page.get_by_test_id("value-messages")).to_have_text("1,249")
@@ -74,12 +72,12 @@ def test_an_alert_is_pushed_onto_the_page(open_page, processing, site, eventuall
     rows = page.get_by_test_id("alert-row")
     expect(rows).to_have_count(1)
     page.evaluate("window.sameDocument = true")
-    # Only in the topic, not in the database: it cannot have been read.
+    # The alert is only in the topic, not in the database, so it can only arrive by push.
     producer = KafkaProducer(bootstrap_servers=site.bootstrap_servers)
     sent = 100
 
     def one_has_come() -> bool:
-        # The server reads from where the topic ended when it was reached, which may be after the first ones.
+        # The server reads from the end of the topic at its start, which may be after the first alerts.
         nonlocal sent
         sent += 1
         pushed = an_alert(sent, sensor_id="boiler", value=87.25, location="cellar").alert
@@ -95,7 +93,7 @@ def test_an_alert_is_pushed_onto_the_page(open_page, processing, site, eventuall
     assert page.evaluate("window.sameDocument")
 
 
-def test_without_push_the_page_reads(open_page, processing):
+def test_without_push_the_page_polls(open_page, processing):
     processing.process(a_reading())
     page = open_page(push=False, expected="501")
     expect(page.get_by_test_id("transport")).to_have_text("no push: read every 5 s")
@@ -117,7 +115,7 @@ def test_zoom_survives_a_refresh(open_page, processing, eventually):
     page.mouse.move(box["x"] + 160, box["y"] + 62, steps=5)
     page.mouse.up()
     expect(page.get_by_test_id("zoom-reset")).to_be_visible()
-    # All time axes follow.
+    # All time axes share the zoom.
     eventually(lambda: len(set(page.evaluate(TIME_RANGES))) == 1, 60)
     ranges, drawn = page.evaluate(TIME_RANGES), page.evaluate(AVERAGES)
     assert len(ranges) >= 3
@@ -131,10 +129,10 @@ def test_zoom_survives_a_refresh(open_page, processing, eventually):
     expect(page.get_by_test_id("zoom-reset")).to_be_hidden()
 
 
-# In which state it is -------------------------------------------------------------------------------------------------
+# States --------------------------------------------------------------------------------------------------------------
 
 
-def test_each_state_is_told_in_words(open_page, processing):
+def test_each_state_is_shown_in_words(open_page, processing):
     processing.beat(bootstrap_servers="localhost:19092")
     page = open_page()
     word, text, command = (page.get_by_test_id(name) for name in ("state-word", "state-text", "producer-command"))
@@ -144,7 +142,7 @@ def test_each_state_is_told_in_words(open_page, processing):
     expect(text).to_have_text("No reading has been processed. Start a producer in another terminal:")
     expect(command).to_have_text(f"python iot_producer.py --bootstrap-servers localhost:19092 --topic {TOPIC}")
     expect(command).to_be_visible()
-    # Nothing is known of these, which is not the same as 0.
+    # These are not known, which is not the same as 0.
     for figure in (rate, health, page.get_by_test_id("value-lag")):
         expect(figure).to_have_text("–")
 
@@ -177,7 +175,7 @@ def test_each_state_is_told_in_words(open_page, processing):
     expect(text).to_contain_text("No sign of life from the processing for 6")
 
 
-def test_a_server_that_is_gone_is_told_and_found_again(open_page, processing, site, eventually):
+def test_an_unreachable_server_is_shown_and_the_page_reconnects(open_page, processing, site, eventually):
     page = open_page(expected="net::ERR_")
     processing.process(a_reading())
     wait_for_state(page, "live")
@@ -194,17 +192,17 @@ def test_a_server_that_is_gone_is_told_and_found_again(open_page, processing, si
     expect(page.get_by_test_id("transport")).to_have_text("pushed as it happens")
 
 
-# What it makes of strange data ----------------------------------------------------------------------------------------
+# Hostile data ---------------------------------------------------------------------------------------------------------
 
 
-def test_names_from_the_data_are_text(open_page, processing, eventually):
+def test_names_from_the_data_are_shown_as_text(open_page, processing, eventually):
     sensor, kind, place = (HOSTILE.format(part) for part in ("sensor", "type", "location"))
-    # Tags and fields that Plotly knows.
+    # Plotly interprets tags and fields like these.
     unit = "<b>unit</b>%{y}"
     names = {"sensor_id": sensor, "sensor_type": kind, "location": place, "unit": unit}
     processing.process(*readings(**names), *readings())
     processing.alert(type=f"HIGH_{kind}", **names)
-    # The server's policy would keep a handler from running; here the page alone has to.
+    # Without the server's content security policy, the page itself must keep a handler from running.
     page = open_page(bypass_csp=True)
     wait_for_charts(page)
     row = page.get_by_test_id("alert-row")
@@ -220,13 +218,13 @@ def test_names_from_the_data_are_text(open_page, processing, eventually):
     page.get_by_test_id("filter-type").select_option(kind)
     expect(page.get_by_test_id("panel")).to_have_count(1)
     expect(page.get_by_test_id("panel")).to_contain_text(kind)
-    # Labels of Plotly's, which takes them for a small HTML: of the sensors, their types, and under the pointer.
+    # Plotly reads its labels as a kind of HTML: of the sensors, of their types, and under the pointer.
     expect(page.get_by_test_id("chart-latest")).to_contain_text("<img src=x")
     dot = page.get_by_test_id("chart-latest").locator(".point").first
     dot.scroll_into_view_if_needed()
 
     def hover() -> bool:
-        # A chart that was just drawn anew has forgotten the pointer.
+        # A chart that was just redrawn has forgotten the pointer.
         box = dot.bounding_box()
         assert box
         for beside in (3, 4):
@@ -239,10 +237,10 @@ def test_names_from_the_data_are_text(open_page, processing, eventually):
     assert page.evaluate("window.executed") is None
 
 
-# How it is used -------------------------------------------------------------------------------------------------------
+# Controls -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_paused_page_stands_still(open_page, processing):
+def test_a_paused_page_does_not_change(open_page, processing):
     processing.process(a_reading())
     processing.alert()
     page = open_page()
@@ -255,7 +253,7 @@ def test_a_paused_page_stands_still(open_page, processing):
     processing.alert()
     processing.beat(failure="no space left")
     expect(page.get_by_test_id("state-text")).to_contain_text("Meanwhile: Failed. Query windows is not running")
-    # By the next answer, what was pushed would long have been shown.
+    # By the next answer, anything pushed would have been shown.
     page.wait_for_event("response", lambda response: response.url.endswith("/api/metrics"))
     expect(messages).to_have_text("1")
     assert page.get_by_test_id("alert-row").count() == 1
@@ -265,7 +263,7 @@ def test_a_paused_page_stands_still(open_page, processing):
     wait_for_state(page, "failed")
 
 
-def test_filters_narrow_what_is_shown(open_page, processing):
+def test_filters_apply_to_charts_lists_and_tables(open_page, processing):
     humidity = {"sensor_type": "humidity", "unit": "percent", "value": 50.0}
     processing.process(
         *readings(location="hall"), *readings(location="roof"), *readings(location="roof", sensor_id="h", **humidity)
@@ -347,13 +345,13 @@ def test_every_control_is_reached_and_used_by_keyboard(open_page, processing):
         *("Skip to the figures", "Skip to the alerts", "link-api", "link-prometheus", "pause", "theme-toggle"),
         *("filter-type", "filter-location", "range-5", "csv", "latest-details"),
     ]
-    # The list of alerts is out of reach while it is read anew; a link leads to it.
-    # The details have a second place, for their table.
+    # The list of alerts is not checked: it cannot take the focus while it is read again, and a link leads to it.
+    # The details take the focus twice, the second time for their table.
     assert list(dict.fromkeys(name for name in reached if name in wanted)) == wanted
 
 
 @pytest.mark.parametrize("empty", [True, False])
-def test_nothing_is_wider_than_a_phone(open_page, processing, empty):
+def test_the_page_fits_a_phone(open_page, processing, empty):
     if empty:
         processing.beat(bootstrap_servers=",".join(f"broker-{number}.example.org:9092" for number in range(5)))
     else:
@@ -382,7 +380,7 @@ FIGURE_OF_RATES = """async (samples) => {
 }"""
 
 
-def test_where_no_rate_is_known_there_is_no_line_and_nothing_under_it(open_page):
+def test_the_rate_chart_is_empty_across_gaps(open_page):
     steady = [[at_s * 1_000, 5] for at_s in range(0, 60, 15)]
     later = [[at_s * 1_000, 7] for at_s in (300, 315, 330)]
     page = open_page()
@@ -391,7 +389,7 @@ def test_where_no_rate_is_known_there_is_no_line_and_nothing_under_it(open_page)
     assert area == [0, 5, 5, 5, 5, 0, 0, 7, 7, 7, 0, 0, 9, 0]
 
 
-def test_alerts_that_are_not_counted_yet_are_not_more_than_all(open_page, processing):
+def test_alerts_shown_and_counted_agree(open_page, processing):
     processing.process(*readings())
     for _ in range(3):
         processing.alert()

@@ -1,16 +1,17 @@
 /**
- * Draws Plotly figures: the newest of each element, once it is in sight, one at a time. Drawing gets a fixed share of
- * the thread, so that a slow machine or many charts make the charts older and never the page slower.
+ * Draws Plotly figures one at a time, the newest of each element, while that element is in sight. Drawing gets a fixed
+ * share of the thread: a slow machine or many charts delay the charts, never the page.
  */
 
 const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false, showTips: false };
-// Drawn a little before it is scrolled into sight.
+// How far out of sight an element is already drawn.
 const MARGIN = "300px";
+// How often one element is drawn at most.
 const EVERY_MS = 1_000;
-// After a figure that took t the next one waits for so many t.
+// How long to wait after a figure, as a multiple of the time that it took.
 const REST = 3;
 
-/** plotly.js, once it is loaded. */
+/** Loads plotly.js and resolves to its Plotly. */
 export function loadPlotly() {
   return new Promise((resolve, reject) => {
     const script = document.createElement("script");
@@ -39,7 +40,7 @@ export class Canvas {
     { rootMargin: MARGIN },
   );
 
-  /** `onZoom` is told what a user zooms a time axis to: [from, to] as Plotly has them, or null for back. */
+  /** `onZoom` receives the range that a user zooms a time axis to, Plotly's [from, to], or null to reset it. */
   constructor(onZoom) {
     this.onZoom = onZoom;
   }
@@ -60,7 +61,7 @@ export class Canvas {
     if (div.data) this.#plotly.purge(div);
   }
 
-  /** `figure` is called when its turn has come, at once if `urgent`; null from it clears the chart. */
+  /** Draws what `figure()` returns when its turn comes, at once if `urgent`. Null clears the chart. */
   draw(div, figure, urgent = false) {
     const before = this.#due.get(div);
     this.#due.set(div, { figure, urgent: urgent || Boolean(before?.urgent) });
@@ -76,7 +77,7 @@ export class Canvas {
     if (!this.#plotly || this.#frame) return;
     const seen = [...this.#due].filter(([div]) => this.#inSight.has(div));
     if (!seen.length) return;
-    // Equal turns: the one that waits longest, which is the order of the map.
+    // The map keeps its order: of equal turns, the one that has waited longest comes first.
     const next = seen.reduce((first, other) => (this.#turn(other) < this.#turn(first) ? other : first));
     clearTimeout(this.#timer);
     const wait_ms = this.#turn(next) - performance.now();
@@ -84,7 +85,7 @@ export class Canvas {
       this.#timer = setTimeout(() => this.#schedule(), wait_ms);
       return;
     }
-    // Once the frame is out, so that nothing else has to wait in the same one.
+    // Draw after this frame, so that nothing else in it has to wait.
     this.#frame = requestAnimationFrame(() =>
       setTimeout(() => {
         this.#frame = 0;

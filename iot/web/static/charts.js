@@ -1,4 +1,4 @@
-/** The charts on the page: what they show, and when it is read and drawn anew. All time axes share one zoom. */
+/** The charts on the page: what they show, and when it is read and redrawn. All time axes share one zoom. */
 
 import { Canvas, loadPlotly } from "./canvas.js";
 import { element, make, setText } from "./dom.js";
@@ -9,14 +9,15 @@ import { byImportance, colorName, readTheme, seriesKey } from "./plotting.js";
 import { now } from "./server.js";
 import { Windows } from "./windows.js";
 
-/** Up to this many types are read and shown at once; of more, some, and others when asked for. */
+/** Maximum number of sensor types that are all shown; of more, the first few, and others by a button. */
 const MANY_TYPES = 11;
 const FIRST_PANELS = 5;
 const MORE_PANELS = 6;
+/** How far apart remembered rates are at least, and the maximum number of them: an hour. */
 const RATE_STEP_MS = 5_000;
 const RATES_KEPT = 720;
 
-/** The legend of the bars, by text and swatch. */
+/** Shows the legend of the bars: a swatch and a text each. */
 function showLegend(entries) {
   const list = element("alerts-legend");
   const key = JSON.stringify(entries);
@@ -67,20 +68,20 @@ export class Charts {
     });
   }
 
-  // It keeps the thread for a while, so the first figures go before it.
+  // Loading plotly.js blocks the thread for a while, so the first figures are shown before.
   #load() {
     this.#loading = true;
     requestAnimationFrame(() =>
       setTimeout(() =>
         loadPlotly().then(
           (plotly) => this.#canvas.ready(plotly),
-          (error) => this.#problem(`Charts cannot be drawn: ${error.message}. The figures, lists and tables go on.`),
+          (error) => this.#problem(`Charts cannot be drawn: ${error.message}. Figures, lists and tables still work.`),
         ),
       ),
     );
   }
 
-  /** Filters have changed: forget the zoom and read the windows anew. */
+  /** Applies new filters: resets the zoom and reads the windows again. */
   setFilters(filters) {
     this.#filters = filters;
     this.#morePanels = 0;
@@ -88,7 +89,7 @@ export class Charts {
     this.#windows.reset();
   }
 
-  /** New figures: draw them, and read the windows if that is not too soon. */
+  /** Draws new figures, and reads the windows if that is not too soon. */
   setMetrics(metrics) {
     this.#metrics = metrics;
     if (!this.#loading) this.#load();
@@ -96,15 +97,15 @@ export class Charts {
     this.#drawSystem();
   }
 
-  /** A rate as this page saw it, for the chart of rates; kept for an hour. */
+  /** Remembers a rate as this page saw it, for the chart of rates. */
   addRate(time, perSecond) {
-    // The newest is always there; those before it stand some seconds apart, which shows as much, and more calmly.
+    // Keep the newest always, and thin out those before it: the line is calmer and shows as much.
     if (this.#rates.length > 1 && time - this.#rates.at(-2)[0] < RATE_STEP_MS) this.#rates.pop();
     this.#rates.push([time, perSecond]);
     if (this.#rates.length > RATES_KEPT) this.#rates.shift();
   }
 
-  /** Stand still at a moment (ms), or go on (null). */
+  /** Stops the charts at a moment (ms), or resumes them (null). */
   pause(until_ms) {
     this.#until_ms = until_ms;
     if (until_ms === null) this.#windows.refresh();
@@ -120,7 +121,7 @@ export class Charts {
     element("charts-problem").hidden = !text;
   }
 
-  /** The sensor types to ask for, or null for all: of many, only those on show. */
+  /** The sensor types to ask for, or null for all. */
   #shownTypes() {
     if (this.#filters.sensorType) return [this.#filters.sensorType];
     const types = this.#allTypes();
@@ -135,7 +136,7 @@ export class Charts {
   }
 
   #setZoom(zoom) {
-    // A new revision makes the chart that was zoomed before let go of its own range.
+    // A new revision makes Plotly drop the range that the user chose before.
     this.#zooms += 1;
     this.#zoom = zoom;
     element("zoom-reset").hidden = !zoom;
@@ -148,7 +149,7 @@ export class Charts {
       end_ms,
       minutes: this.#filters.minutes,
       ahead_ms: Math.max(10_000, (this.#windows.step_s ?? 10) * 1000),
-      // What Kafka had up to here is processed; a window that ends later may still grow.
+      // Everything in Kafka up to here is processed; a window that ends later may still grow.
       processed_ms: Math.min(end_ms, parseTime(this.#metrics?.last_update) ?? end_ms),
       zoom: this.#zoom,
       zoomRevision: `${this.#zooms}`,
@@ -233,7 +234,7 @@ export class Charts {
     this.#drawSystem(urgent);
   }
 
-  /** The charts of /api/metrics. */
+  /** Draws the charts whose data is in /api/metrics. */
   #drawSystem(urgent = false) {
     const metrics = this.#metrics;
     if (!metrics) return;
@@ -307,7 +308,7 @@ export class Charts {
     );
   }
 
-  /** What the server remembers, with what this page saw itself, oldest first. */
+  /** Rates from the server's history and from this page, oldest first. */
   #rateSamples() {
     const seen = new Set(this.#rates.map(([time]) => Math.floor(time / 15_000)));
     const history = (this.#metrics.rate_history ?? []).map(([time, perSecond]) => [parseTime(time), perSecond]);

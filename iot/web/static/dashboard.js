@@ -1,4 +1,4 @@
-/** The dashboard: what arrives is kept, and shown at most every 250 ms; filters, pause and theme decide how. */
+/** The page: shows what arrives at most every 250 ms, as filters, pause and theme ask. */
 
 import { Charts } from "./charts.js";
 import { element, setIcon, setText } from "./dom.js";
@@ -9,18 +9,18 @@ import { pageState, pausedState } from "./status.js";
 import { startTransport, TIMEOUT_MS } from "./transport.js";
 
 const RENDER_EVERY_MS = 250;
-// After a frame that took t the next rendering waits for so many t: a slow machine shows fewer, not late ones.
+// How long to wait after a rendering, as a multiple of the time it took: a slow machine renders less often, not late.
 const REST = 4;
 const MAX_REST_MS = 1_000;
 const TICK_MS = 1_000;
 const RANGES_MINUTES = [5, 15, 60, 360, 1440];
 const DEFAULT_MINUTES = 5;
 const ALERTS_READ = 100;
-// There is no filter by location in /api/alerts.
+// /api/alerts has no filter by location, so more are read and filtered here.
 const ALERTS_READ_TO_FILTER = 1000;
 const COPIED_MS = 2_000;
 
-/** Filters come from the address, so that a view can be kept and shared; a token in it is not kept. */
+/** The filters in the address: a view can be bookmarked and shared. */
 function filtersFromAddress() {
   const given = new URLSearchParams(location.search);
   const minutes = Number(given.get("minutes"));
@@ -38,9 +38,9 @@ function filterParameters({ sensorType, location, minutes }) {
   return parameters;
 }
 
-class Dashboard {
+class Page {
   #filters = filtersFromAddress();
-  /** The figures shown, and the newest: they differ while the page is paused. */
+  /** The figures shown, and the newest ones: they differ while the page is paused. */
   #metrics = null;
   #newest = null;
   #contact = { answer: null, error: null, pushing: false };
@@ -87,7 +87,7 @@ class Dashboard {
     const start_ms = performance.now();
     this.#next_ms = start_ms + RENDER_EVERY_MS;
     requestAnimationFrame(() =>
-      // Runs when the frame is laid out.
+      // This runs once the frame is laid out.
       setTimeout(() => {
         const rest_ms = Math.min(MAX_REST_MS, REST * (performance.now() - start_ms));
         this.#next_ms = Math.max(this.#next_ms, performance.now() + rest_ms);
@@ -127,9 +127,9 @@ class Dashboard {
       element("transport"),
       known ? (this.#contact.pushing ? "pushed as it happens" : "no push: read every 5 s") : "",
     );
-    // Figures that are not of now are shown as such.
+    // Figures that are out of date look different.
     document.body.classList.toggle("old", Boolean(this.#metrics) && !["live", "no_data"].includes(actual.name));
-    // Said once for each change of state: reasons may tick.
+    // Announce a state once, although the seconds in its reasons tick.
     const announced = `${shown.name} ${actual.name}`;
     if (announced !== this.#announced) {
       this.#announced = announced;
@@ -150,7 +150,7 @@ class Dashboard {
       element("limits"),
       limits.length
         ? `Limits reached: ${limits.join(", ")}. Later types and locations are counted as "other", ` +
-            "and the sensors that were silent longest are forgotten."
+            "and the sensors silent for longest are dropped."
         : "",
     );
   }
@@ -167,7 +167,7 @@ class Dashboard {
       this.#alerts.read(answer.alerts ?? [], limit);
       this.#schedule();
     } catch {
-      // The figures are read with it, and tell that the server does not answer.
+      // The figures are read at the same time, and their failure is shown.
     }
   }
 
@@ -243,4 +243,4 @@ class Dashboard {
   }
 }
 
-new Dashboard().start();
+new Page().start();

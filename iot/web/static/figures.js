@@ -1,11 +1,11 @@
-/** Plotly figures over time, made from data: functions to {data, layout}, or null where there is nothing to draw. */
+/** Plotly figures over time, made from data: functions to {data, layout}, or to null if there is nothing to draw. */
 
 import { alertName, measure, shortened, unit, value } from "./format.js";
 import { axis, colorName, layout, literal, local, transparent } from "./plotting.js";
 
 const MAX_ALERT_TYPES = 8;
 const MINUTE_MS = 60_000;
-// Wider than this, and wider than so many of the steps beside it: nobody knows what was between two samples.
+// Maximum distance between two samples with a line between them: in ms, and in steps beside it; the larger counts.
 const RATE_GAP_STEPS = 4;
 const RATE_GAP_MS = 30_000;
 
@@ -31,7 +31,7 @@ function timeAxis(theme, view, nticks) {
   });
 }
 
-/** Runs of points that follow each other without a gap. */
+/** Splits points into runs without a gap. */
 function runs(points, step_ms) {
   const found = [];
   let previous = -Infinity;
@@ -43,7 +43,7 @@ function runs(points, step_ms) {
   return found;
 }
 
-/** Whether all that Kafka had by the end of a window is processed. */
+/** Whether everything in Kafka up to the end of a window is processed. */
 const isComplete = ([end, average], view) => end <= view.processed_ms && average !== null;
 
 /** The newest complete point of a series in the range, or undefined. */
@@ -51,8 +51,8 @@ export const newestComplete = ({ points }, view) =>
   points.findLast((point) => isComplete(point, view) && point[0] > view.end_ms - view.minutes * MINUTE_MS);
 
 /**
- * Average of a series through its window ends, with its band from minimum to maximum; windows in progress are kept out
- * of the line, and the first of them stands as a hollow point.
+ * The average of a series at the ends of its windows, with a band from minimum to maximum. Windows in progress are not
+ * part of the line; the first of them is a hollow point.
  */
 export function windowsFigure({ sensor_type, unit: unitName, points }, step_s, theme, view) {
   const step_ms = step_s * 1000;
@@ -115,7 +115,7 @@ export function windowsFigure({ sensor_type, unit: unitName, points }, step_s, t
   };
 }
 
-/** Readings per second; `samples` are [ms, rate or null], oldest first. A gap in them is a gap in the line. */
+/** Readings per second; `samples` are [ms, rate or null], oldest first. A gap in the samples is a gap in the line. */
 export function rateFigure(samples, theme, view) {
   const oldest_ms = view.end_ms - view.minutes * MINUTE_MS;
   const first = Math.max(0, samples.findIndex(([time]) => time > oldest_ms) - 1);
@@ -124,7 +124,7 @@ export function rateFigure(samples, theme, view) {
   const passed_ms = (index) => (index in shown && index > 0 ? shown[index][0] - shown[index - 1][0] : 0);
   const followed = [[]];
   shown.forEach(([time, perSecond], index) => {
-    // Coarse history beside what this page saw itself is no gap; a step far wider than both its neighbours is.
+    // The server's history is coarser than what this page saw. A gap is far wider than both steps beside it.
     const usual_ms = Math.max(passed_ms(index - 1), passed_ms(index + 1));
     const isGap = passed_ms(index) > Math.max(RATE_GAP_MS, usual_ms * RATE_GAP_STEPS);
     if (isGap || perSecond === null) followed.push([]);
@@ -148,7 +148,7 @@ export function rateFigure(samples, theme, view) {
           hovertemplate: "<b>%{y:,.1f} readings/s</b><br>%{x|%H:%M:%S}<extra></extra>",
         },
       ),
-      // The fill of a line would be drawn across its gaps.
+      // Plotly would fill a line across its gaps.
       trace(
         parts.flatMap((part) => [[part[0][0], 0], ...part, [part.at(-1)[0], 0]]),
         {
@@ -171,8 +171,8 @@ export function rateFigure(samples, theme, view) {
 const barMinutes = (minutes) => (minutes <= 15 ? 1 : minutes <= 60 ? 2 : minutes <= 360 ? 10 : 30);
 
 /**
- * Alerts by type as stacked bars: colour by sensor type, low ones hatched; the bar in progress is paler. Adds the total
- * and a legend [{name, color, hatched}], bottom first, where `color` is the name of the style sheet's.
+ * Alerts by type as stacked bars: coloured by sensor type, low ones hatched; the bar in progress is paler. Also returns
+ * `total` and `legend` [{name, color, hatched}], bottom first; `color` is the name of a CSS property.
  */
 export function alertsFigure(history, filters, theme, view) {
   const bar_ms = barMinutes(view.minutes) * MINUTE_MS;
@@ -191,7 +191,7 @@ export function alertsFigure(history, filters, theme, view) {
   if (!byType.size) return null;
   const ranked = [...byType].sort((a, b) => b[1].total - a[1].total);
   const rest = ranked.splice(MAX_ALERT_TYPES);
-  // An order of their own, so that a bar does not change its place while counts grow.
+  // Order them by name, so that a bar keeps its place while counts grow.
   ranked.sort((a, b) => (a[0] < b[0] ? -1 : 1));
   if (rest.length) {
     const bars = new Map();
@@ -258,7 +258,7 @@ export function alertsFigure(history, filters, theme, view) {
   };
 }
 
-/** What a chart shows, in words, for those who cannot see it. */
+/** What a chart shows, in words, for screen readers. */
 export function describe({ sensor_type, unit: unitName }, newest) {
   if (!newest) return `${sensor_type}: no complete window in this range`;
   const [, average, minimum, maximum] = newest;

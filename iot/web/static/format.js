@@ -1,4 +1,4 @@
-/** Numbers, units and times as people read them; what is not known is a dash, never 0. */
+/** Formats numbers, units and times for people. What is not known is a dash, never 0. */
 
 export const UNKNOWN = "–";
 
@@ -32,7 +32,7 @@ const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 /** A count with its groups of digits. */
 export const whole = (value) => (isNumber(value) ? WHOLE.format(value) : UNKNOWN);
 
-/** A rate: a digit after the point only where it says something. */
+/** A rate: below 100 with one digit after the point. */
 export const rate = (value) =>
   isNumber(value) ? (value > 0 && value < 100 ? ONE_DIGIT : WHOLE).format(value) : UNKNOWN;
 
@@ -43,13 +43,13 @@ export function value(value) {
   return (size >= 1e9 || (size > 0 && size < 0.005) ? SCIENTIFIC : TWO_DIGITS).format(value);
 }
 
-/** A bound: as few digits as it has. */
+/** A bound, with as few digits as it has. */
 export const short = (value) => SHORT.format(value);
 
-/** The symbol of a unit; "" where the unit is not known. */
+/** The symbol of a unit; "" if the unit is not known. */
 export const unit = (name) => SYMBOLS.get(name) ?? (name && name !== "unknown" ? String(name) : "");
 
-/** Value and unit; "0 or 1" says what the values of a switch are, and is no unit to put behind one. */
+/** Value and unit. A boolean has no unit: "0 or 1" names its values. */
 export function measure(number, name) {
   const symbol = name === "boolean" ? "" : unit(name);
   return symbol ? `${value(number)}\u00a0${symbol}` : value(number);
@@ -61,7 +61,7 @@ export function parseTime(text) {
   return Number.isNaN(time) ? null : time;
 }
 
-/** A moment (ms) on the viewer's clock, with its day where that is not today. */
+/** A moment (ms) on the viewer's clock, with its day if that is not today. */
 export function moment(time, now) {
   if (time === null) return UNKNOWN;
   return new Date(time).toDateString() === new Date(now).toDateString()
@@ -69,7 +69,7 @@ export function moment(time, now) {
     : DAY_AND_CLOCK.format(time);
 }
 
-/** A span of time (ms) in its two greatest units, the smaller one only where it is not 0. */
+/** A span of time (ms) in its two greatest units, the smaller one only if it is not 0. */
 export function span(ms) {
   const seconds = Math.max(0, Math.round(ms / 1000));
   const parts = [
@@ -95,11 +95,11 @@ export function zoneName() {
   return offset && offset !== zone ? `${zone} (${offset})` : zone;
 }
 
-/** "HIGH_TEMPERATURE" as side and words; the side is "" where the name has neither. */
+/** "HIGH_TEMPERATURE" as side and words; the side is "" if the name has none. */
 export function alertName(type) {
   const [, side = "", rest] = /^(?:(HIGH|LOW)_)?([^]*)$/.exec(String(type ?? ""));
   return { side, words: rest.toLowerCase() };
 }
 
-/** At most `length` characters, with an ellipsis where some were cut. */
+/** The text, cut to `length` characters with an ellipsis. */
 export const shortened = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);

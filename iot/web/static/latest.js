@@ -5,13 +5,13 @@ import { axis, byImportance, colorName, hash, layout, literal, seriesKey, transp
 
 const MAX_LINES = 8;
 const LINE_PX = 54;
-// So few dots on a line have room for the names of their sensors.
+// Maximum number of dots on a line that leaves room for the names of their sensors.
 const NAMED_DOTS = 3;
 
 /**
- * The latest readings as dots on one line for each type and unit, from the least to the greatest value in sight; those
- * that break a rule are diamonds. `extents` are [minimum, maximum] by series, so that lines stand still; `when` makes
- * words of a reading's moment. Adds the height (px) and the number of lines left out.
+ * The latest readings as dots, on one line for each type and unit, from the smallest to the largest value. Readings
+ * that break a rule are diamonds. `extents` are [minimum, maximum] by series and keep the scales still; `when(reading)`
+ * is the text of its moment. Also returns `height` (px) and `leftOut`, the number of lines without room.
  */
 export function latestFigure(readings, extents, theme, view, when) {
   const groups = new Map();
@@ -52,7 +52,7 @@ export function latestFigure(readings, extents, theme, view, when) {
     }
     line.readings.forEach((reading, at) => {
       const x = place(reading.value);
-      // A height of its own for each sensor keeps dots of like values apart.
+      // Each sensor has its own height, which keeps dots of equal values apart.
       const share = named ? (at + 0.5) / line.readings.length : (hash(String(reading.sensor_id)) % 77) / 77;
       dots.x.push(x);
       dots.y.push(-row + 0.2 - share * 0.4);

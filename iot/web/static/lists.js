@@ -1,4 +1,4 @@
-/** Cards, alert list and tables: rows are kept and changed in place, so that focus, selection and scrolling stay. */
+/** Cards, alert list and tables. Rows are changed in place, so that focus, selection and scroll position stay. */
 
 import { element, make, setIcon, setText } from "./dom.js";
 import { UNKNOWN, alertName, measure, moment, parseTime, rate, short, unit, value, whole } from "./format.js";
@@ -6,7 +6,7 @@ import { byImportance, colorName } from "./plotting.js";
 import { now } from "./server.js";
 
 const MAX_ALERTS = 100;
-/** More new rows than this at once, and marking them as new would only flicker. */
+/** Maximum number of rows marked as new at once: more would only flicker. */
 const MAX_MARKED = 5;
 const MAX_REASONS = 4;
 const MAX_PARTITIONS = 12;
@@ -24,7 +24,7 @@ function someOf(texts, limit) {
   return texts.length > limit ? [...texts.slice(0, limit), `and ${whole(texts.length - limit)} more`] : texts;
 }
 
-/** The cards, from an answer of /api/metrics. */
+/** Shows the cards, from an answer of /api/metrics. */
 export function showCards(metrics) {
   setText(element("messages"), whole(metrics.total_messages));
   setText(
@@ -59,10 +59,10 @@ export function showCards(metrics) {
   setItems(element("health-reasons"), reasons.length ? someOf(reasons, MAX_REASONS) : [otherwise]);
 }
 
-/** An id may come again in a topic that was made anew. */
+/** A topic that was deleted and created again repeats its ids. */
 const keyOf = (alert) => `${alert.alert_id} ${alert.timestamp}`;
 
-/** The newest alerts, by time of measurement; at most 100, each once. */
+/** The newest alerts by time of measurement, each once. */
 export class AlertList {
   #list = element("alert-list");
   #alerts = new Map();
@@ -71,7 +71,7 @@ export class AlertList {
   #total = null;
   #loaded = false;
 
-  /** Show only alerts that match; forgets the others. */
+  /** Shows only alerts that match, and forgets the others. */
   setFilter(matches) {
     this.#matches = matches;
     this.#alerts.clear();
@@ -83,7 +83,7 @@ export class AlertList {
     if (this.#alerts.size > MAX_ALERTS * 4) this.#trim();
   }
 
-  /** The newest alerts that the server has, at most `limit`: what it has not, in the time they span, is gone. */
+  /** Takes over the server's newest alerts, at most `limit`. Others within the time that they span are removed. */
   read(alerts, limit) {
     const newest = alerts[0]?.timestamp;
     const oldest = alerts.length < limit ? "" : alerts.at(-1).timestamp;
@@ -125,7 +125,8 @@ export class AlertList {
     if (fresh.length <= MAX_MARKED) for (const row of fresh) row.classList.add("fresh");
     const count = this.#alerts.size;
     // Alerts are pushed before they are counted.
-    const hint = count < this.#total ? `newest ${whole(count)}, ${whole(this.#total)} in all` : `${whole(count)} in all`;
+    const hint =
+      count < this.#total ? `newest ${whole(count)}, ${whole(this.#total)} in all` : `${whole(count)} in all`;
     setText(element("alerts-hint"), count ? hint : "");
     setText(element("alerts-empty"), count ? "" : this.#loaded ? "No alerts." : "Not read yet.");
     this.#list.hidden = !count;
@@ -158,7 +159,7 @@ function boundOf({ value: measured, threshold }) {
   return `${measured > threshold ? "above" : "below"} ${short(threshold)}`;
 }
 
-/** Sets the rows of a table's body; `cells` are texts by column, `columns` the classes of the columns. */
+/** Sets the rows of a table's body. `rows` are lists of texts, `columns` the classes of the columns. */
 function setRows(body, rows, columns) {
   while (body.rows.length > rows.length) body.deleteRow(-1);
   rows.forEach((cells, index) => {
@@ -175,7 +176,7 @@ function setRows(body, rows, columns) {
   });
 }
 
-/** The statistics table, a row per sensor type. */
+/** Shows the statistics table, one row for each sensor type. */
 export function showStats(metrics, { sensorType }) {
   const stats = metrics.sensor_stats ?? [];
   const shown = byImportance(stats.filter((row) => !sensorType || row.sensor_type === sensorType));
@@ -201,7 +202,7 @@ export function showStats(metrics, { sensorType }) {
   body.closest("table").hidden = !shown.length;
 }
 
-/** The latest readings as a table; only while it is open. */
+/** Shows the table of the latest readings while it is open. */
 export function showLatest(metrics, { sensorType, location }) {
   if (!element("latest-details").open) return;
   const fits = (row) => (!sensorType || row.sensor_type === sensorType) && (!location || row.location === location);
@@ -222,7 +223,7 @@ export function showLatest(metrics, { sensorType, location }) {
 
 const optionsOf = new WeakMap();
 
-/** Sets the options of a filter behind "all" to these values; the chosen one stays, even if it is not among them. */
+/** Sets the options of a filter, after "all". The chosen one stays, even if it is not among the values. */
 export function setOptions(select, values) {
   const chosen = select.value;
   const wanted = chosen && !values.includes(chosen) ? [...values, chosen] : values;

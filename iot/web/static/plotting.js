@@ -1,15 +1,15 @@
 /**
- * What all figures share: colours, text and time as Plotly has to be given them.
+ * Colours, texts and times in the form that Plotly needs, for all figures.
  *
- * Moments enter as the viewer's clock shows them (`local`): what Plotly makes of numbers differs between versions.
- * Labels it takes for a small HTML, so strings of the data enter escaped (`literal`).
+ * Moments are passed as the viewer's clock shows them (`local`), because Plotly's versions treat numbers differently.
+ * Plotly reads labels as a kind of HTML, so strings from the data are escaped (`literal`).
  */
 
 const MINUTE_MS = 60_000;
 const KNOWN_TYPES = ["temperature", "humidity", "pressure", "motion", "light"];
 const OTHER_COLORS = ["--other-1", "--other-2", "--other-3"];
 
-/** Text that Plotly shows as it is: no tag, entity or %{…} in it means anything. */
+/** Escapes a text, so that Plotly shows tags, entities and %{…} in it as they are. */
 export const literal = (text) => String(text ?? "").replace(/[&<>"'%{}$\\]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
 /** A moment (ms since the epoch) on the viewer's clock, as "2026-11-24T02:15:07.123". */
@@ -22,23 +22,23 @@ export function byImportance(stats) {
   return [...stats].sort((a, b) => place(a) - place(b) || (b.count ?? 0) - (a.count ?? 0));
 }
 
-/** What tells series apart: a type may come in several units. */
+/** The key of a series: one type may come in several units. */
 export const seriesKey = (row) => JSON.stringify([row.sensor_type, row.unit]);
 
-/** A number that is the same for the same text. */
+/** A number that depends only on the text. */
 export function hash(text) {
   let sum = 7;
   for (const sign of text) sum = (sum * 31 + sign.codePointAt(0)) >>> 0;
   return sum;
 }
 
-/** The name of the style sheet's colour for a sensor type. */
+/** The CSS property with the colour of a sensor type. */
 export function colorName(sensorType) {
   if (KNOWN_TYPES.includes(sensorType)) return `--type-${sensorType}`;
   return OTHER_COLORS[hash(String(sensorType)) % OTHER_COLORS.length];
 }
 
-/** The colours of the theme that is on; read again when it changes. */
+/** The colours, font and separators of the current theme. */
 export function readTheme() {
   const style = getComputedStyle(document.documentElement);
   const colors = new Map();
@@ -52,12 +52,12 @@ export function readTheme() {
     color,
     font: getComputedStyle(document.body).fontFamily,
     separators: (separator("decimal") || ".") + separator("group"),
-    // A finger that drags wants to scroll the page.
+    // On a touch screen, dragging scrolls the page.
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
   };
 }
 
-/** The layout of a figure; `more` goes over it. */
+/** The layout of a figure, overridden by `more`. */
 export function layout(theme, view, more) {
   return {
     autosize: true,
@@ -79,7 +79,7 @@ export function layout(theme, view, more) {
   };
 }
 
-/** An axis; `more` goes over it. */
+/** An axis, overridden by `more`. */
 export const axis = (theme, more) => ({
   gridcolor: theme.color("--grid"),
   linecolor: theme.color("--border-strong"),
@@ -89,7 +89,7 @@ export const axis = (theme, more) => ({
   ...more,
 });
 
-/** A colour #rrggbb with an opacity. */
+/** A colour #rrggbb with an opacity from 0 to 1. */
 export function transparent(hex, alpha) {
   const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
   return `rgba(${red},${green},${blue},${alpha})`;

@@ -1,4 +1,4 @@
-/** What state the page is in, in words. No data, live, stale, failed and a silent server are never confused. */
+/** Says in words what state the system is in: no data, live, stale, failed, or a server that does not answer. */
 
 import { moment, parseTime, span } from "./format.js";
 import { now } from "./server.js";
@@ -17,7 +17,7 @@ const WORDS = {
   paused: "Paused",
 };
 
-/** The state that /api/metrics tells, or what its figures say where it tells none. */
+/** The state in an answer of /api/metrics, or one derived from its figures. */
 function stateOf(metrics) {
   if (SERVER_STATES.includes(metrics.state)) return metrics.state;
   if (metrics.system_health === "Critical") return "failed";
@@ -37,9 +37,9 @@ const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?…]$/.
  * The state of the page.
  *
  * @param {object|null} metrics the figures shown
- * @param {{answer: number|null, error: Error|null}} contact as the transport tells it
- * @returns {{name: string, word: string, text: string, age: string, command: string}} `age` ticks; `command` is what
- *   to run in a terminal, or "".
+ * @param {{answer: number|null, error: Error|null}} contact from the transport
+ * @returns {{name: string, word: string, text: string, age: string, command: string}} `age` counts seconds;
+ *   `command` is a command to run in a terminal, or "".
  */
 export function pageState(metrics, contact) {
   const made = (name, text, age = "", command = "") => ({ name, word: WORDS[name], text, age, command });
@@ -61,7 +61,7 @@ export function pageState(metrics, contact) {
       contact.answer === null ? "" : `No answer for ${span(Date.now() - contact.answer)}.`,
     );
   }
-  if (!metrics) return made("connecting", "Waiting for the first answer of the server.");
+  if (!metrics) return made("connecting", "Waiting for the server's first answer.");
   const updated = parseTime(metrics.last_update);
   const since = updated === null ? "" : span(now() - updated);
   switch (stateOf(metrics)) {
@@ -78,14 +78,14 @@ export function pageState(metrics, contact) {
       return made(
         "stale",
         "No new readings are arriving.",
-        since ? `Nothing new for ${since}.` : "For how long is not known.",
+        since ? `Nothing new for ${since}.` : "It is not known for how long.",
       );
     default:
       return made("live", "Readings are arriving.", since ? `Last update ${since} ago.` : "");
   }
 }
 
-/** The state of a page that stands still: what it shows, and what happens meanwhile. */
+/** The state of a paused page: when its figures are from, and the state of the system now. */
 export function pausedState(paused_ms, meanwhile) {
   const shown = `The figures below are from ${moment(paused_ms, now())}.`;
   return {

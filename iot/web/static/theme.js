@@ -1,11 +1,11 @@
-// Loaded before the style sheet, so that a remembered theme is there at the first paint.
+// This runs before the first paint, so that a remembered theme does not flash.
 const STORED_THEME = "iot-dashboard-theme";
 
 function storedTheme() {
   try {
     return localStorage.getItem(STORED_THEME);
   } catch {
-    return null; // storage is switched off
+    return null; // The browser does not allow storage.
   }
 }
 
@@ -16,7 +16,7 @@ function applyTheme() {
   dispatchEvent(new Event("themechange"));
 }
 
-// Called by the toggle of the page.
+// Called by the theme button.
 window.toggleTheme = () => {
   const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
   try {

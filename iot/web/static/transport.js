@@ -1,6 +1,6 @@
 /**
- * How figures and alerts arrive: pushed by /api/stream, and read every 5 s whether pushed or not, so that a silent or
- * missing stream costs freshness only. A hidden page listens to nothing; shown again, it reads everything anew.
+ * Receives figures and alerts: /api/stream pushes them, and the figures are also read every 5 s, so that without a
+ * stream the page is only less fresh. A hidden page receives nothing; shown again, it reads everything again.
  */
 
 import { getJson } from "./server.js";
@@ -8,17 +8,17 @@ import { getJson } from "./server.js";
 const POLL_MS = 5_000;
 export const TIMEOUT_MS = 8_000;
 const RECONNECT_MS = [1_000, 2_000, 5_000, 10_000];
-// Figures that move without a word on the stream: its connection is dead, and neither side has noticed.
+// How long a stream may be silent while figures change, before it counts as dead.
 const SILENT_MS = 15_000;
 /**
- * Start listening.
+ * Starts to receive.
  *
  * @param {object} on
  *   metrics(object): an answer of /api/metrics, pushed or read;
  *   alert(object): an alert, pushed;
- *   catchUp(): alerts may have been missed, read them again;
- *   contact({answer, error, pushing}): time (ms) of the last answer, what is wrong now (null: nothing; else an Error
- *     with `status`), and whether the stream is open.
+ *   catchUp(): alerts may have been missed: read them again;
+ *   contact({answer, error, pushing}): time (ms) of the last answer, an Error with `status` or null, and whether the
+ *     stream is open.
  */
 export function startTransport(on) {
   const contact = { answer: null, error: null, pushing: false };
@@ -28,11 +28,11 @@ export function startTransport(on) {
   let pollTimer = 0;
   let reconnectTimer = 0;
   let lastEvent = 0;
-  // The last answer of /api/metrics, and what was pushed while it was on its way.
+  // The last answer of /api/metrics, and the figures pushed since it was requested.
   let read = {};
   let pushed = null;
 
-  /** Something came from the server. What it refused to be read stays refused until it is read. */
+  /** Notes that the server is there. An error that it answered with stays until a request succeeds. */
   const heard = () => {
     contact.answer = Date.now();
     if (contact.error?.status === 0) contact.error = null;
@@ -65,7 +65,7 @@ export function startTransport(on) {
       if (!metrics) return;
       heard();
       pushed = metrics;
-      // Long lists need not be in every push.
+      // The stream leaves out the long lists.
       on.metrics({ ...read, ...metrics });
       on.contact(contact);
     });
@@ -78,7 +78,7 @@ export function startTransport(on) {
       missed = true;
       contact.pushing = false;
       on.contact(contact);
-      // The browser tries again by itself, unless the server refused.
+      // The browser reconnects by itself unless the server refused.
       if (opened.readyState === EventSource.CLOSED && stream === opened) {
         reconnectTimer = setTimeout(open, RECONNECT_MS[Math.min(failures++, RECONNECT_MS.length - 1)]);
       }
@@ -120,7 +120,7 @@ export function startTransport(on) {
     open();
   };
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : start()));
-  // A page kept by the browser's back button has lost its connections.
+  // A page restored by the back button has lost its connections.
   addEventListener("pagehide", close);
   addEventListener("pageshow", (event) => event.persisted && start());
   if (!document.hidden) start();

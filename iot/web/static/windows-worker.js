@@ -1,9 +1,9 @@
 /**
- * Reads, merges and thins /api/windows off the page's thread: 24 h of windows are some 40,000 rows.
+ * Reads, merges and thins /api/windows outside the page's thread: 24 h of windows are some 40,000 rows.
  *
- * Asked with {id, url, minutes, location, sensorTypes, until_ms}: `url` of /api/windows; `sensorTypes` null for all in
- * one request, else one request for each; `until_ms` null for now. Answers {id, series, step_s}, or
- * {id, error, status} with status 0 where no answer came at all. A series is {sensor_type, unit, points}, points oldest
+ * A question is {id, url, minutes, location, sensorTypes, until_ms}: `url` of /api/windows; `sensorTypes` null for all
+ * in one request, else one request for each; `until_ms` null for now. An answer is {id, series, step_s}, or
+ * {id, error, status} with status 0 if no answer came. A series is {sensor_type, unit, points}; points are oldest
  * first, each [end_ms, average, minimum, maximum, count].
  */
 
@@ -13,11 +13,11 @@ const WINDOW_MS = 30_000;
 const SLIDE_S = 10;
 const HOUR_MINUTES = 60;
 const TIMEOUT_MS = 30_000;
-// Late readings may still change the windows of this long; whole ranges are read again now and then, for backlogs.
+// How far back windows are read again, because late readings change them; and how often all are, because of backlogs.
 const REREAD_MS = 120_000;
 const WHOLE_EVERY_MS = 120_000;
 
-/** The windows of one question, by series and then by end (ms); kept while only time goes on. */
+/** The windows of the last question, by series and then by end (ms); kept while the question stays the same. */
 let known = { scope: "", readAt_ms: 0, series: new Map() };
 
 /** Seconds between the points of a range: all windows up to an hour, then some 300 points. */
@@ -40,7 +40,7 @@ function merge(series, rows) {
   }
 }
 
-/** Windows that lie side by side (one in three), merged into points `step_ms` apart. */
+/** Merges windows into points `step_ms` apart; uses one window in three, so that they do not overlap. */
 function thinned(points, step_ms) {
   const merged = new Map();
   for (const [end, average, minimum, maximum, count] of points) {
@@ -88,7 +88,7 @@ async function answer({ url, minutes, location, sensorTypes, until_ms }) {
   return { series, step_s };
 }
 
-// One question after another: the answers share what is known.
+// Answer one question after another, because they share `known`.
 let last = Promise.resolve();
 onmessage = ({ data }) => {
   last = last.then(async () => {

@@ -1,6 +1,6 @@
-/** Asks the worker for windows, one question at a time, as often as their points can tell something new. */
+/** Asks the worker for windows, one question at a time. */
 
-/** How often windows are read at most, by range in minutes; their points are wider the longer the range. */
+/** How often windows are read at most, by range in minutes: the longer the range, the wider apart its points. */
 const REFRESH_MS = [
   [15, 1_000],
   [60, 2_000],
@@ -8,7 +8,7 @@ const REFRESH_MS = [
 ];
 
 export class Windows {
-  /** As the worker answers; `loaded` is false until there is an answer to the present question. */
+  /** The worker's last answer; `loaded` is false until the current question is answered. */
   series = [];
   step_s = 10;
   loaded = false;
@@ -21,8 +21,8 @@ export class Windows {
 
   /**
    * @param {object} on
-   *   question(): {minutes, location, sensorTypes, until_ms} to ask for;
-   *   changed(first): there is an answer, the first one to a new question;
+   *   question(): {minutes, location, sensorTypes, until_ms};
+   *   changed(first): there is an answer; `first` if the question is new;
    *   problem(text): why windows cannot be read, or "".
    */
   constructor(on) {
@@ -31,14 +31,14 @@ export class Windows {
     this.#worker.onerror = () => on.problem("Windows cannot be read: static/windows-worker.js does not run.");
   }
 
-  /** The question is another one: what is known does not answer it. */
+  /** Asks a new question. */
   reset() {
     this.#id += 1;
     this.loaded = false;
     this.refresh();
   }
 
-  /** There may be something new: ask when that is not too soon, unless time stands still. */
+  /** Asks again as soon as the interval allows, unless the page is paused. */
   refreshLater() {
     const { minutes, until_ms } = this.on.question();
     if (this.#timer || until_ms !== null) return;
@@ -52,7 +52,7 @@ export class Windows {
     );
   }
 
-  /** Ask now, or as soon as the last question is answered. */
+  /** Asks now, or as soon as the last question is answered. */
   refresh() {
     this.#again = this.#waiting;
     if (this.#waiting) return;
@@ -65,11 +65,11 @@ export class Windows {
   #received({ id, error, status, ...windows }) {
     this.#waiting = false;
     if (id === this.#id) {
-      // Without any answer the state of the page says enough.
+      // If no answer came at all, the banner says so.
       this.on.problem(status ? `Windows cannot be read: ${error}` : "");
       const first = !this.loaded;
       if (!error) Object.assign(this, windows, { loaded: true });
-      // What is there answers another question.
+      // The old series answer another question.
       else if (first) this.series = [];
       this.on.changed(first);
     }

@@ -1,4 +1,4 @@
-"""The API against its own description: requests made up from it, good and bad ones, over a real database."""
+"""The API against its own description: valid and invalid requests generated from it, over a real database."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterable[Store]:
 
 
 def description(store: Store, token: str | None) -> Any:
-    """The API as it describes itself, of an application that finds nobody to take an event stream."""
+    """The API as it describes itself, of an application whose event streams end at once."""
     app = web.create_app({"STORE": store, "CLOCK": lambda: NOW_S, "TOKEN": token})
 
     def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -53,27 +53,27 @@ def authorization(token: str | None) -> dict[str, str]:
 
 
 def ask(store: Store, path: str, mode: GenerationMode, examples: int, token: str | None = None) -> None:
-    """Ask for a path in many ways, that it allows or that it forbids, and hold each answer against the description."""
+    """Send many valid or invalid requests for a path, and check each answer against the description."""
 
     @given(case=description(store, token)[path]["GET"].as_strategy(generation_mode=mode))
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     def check(case: Any) -> None:
-        # What a description cannot say is refused too: minutes together with since, 5.0 as a whole number.
+        # The API also refuses what a description cannot express: minutes with since, 5.0 as a whole number.
         case.call_and_validate(headers=authorization(token), excluded_checks=[positive_data_acceptance])
 
     check()
 
 
 @pytest.mark.parametrize("path", openapi.PATHS)
-def test_what_is_asked_rightly_is_answered_as_described(store, path):
+def test_valid_requests_are_answered_as_described(store, path):
     ask(store, path, GenerationMode.POSITIVE, EXAMPLES)
 
 
 @pytest.mark.parametrize("path", [path for path, its in openapi.PATHS.items() if its["get"].get("parameters")])
-def test_what_is_asked_wrongly_is_refused_as_described(store, path):
+def test_invalid_requests_are_refused_as_described(store, path):
     ask(store, path, GenerationMode.NEGATIVE, EXAMPLES)
 
 
 @pytest.mark.parametrize("path", openapi.PATHS)
-def test_without_the_token_nothing_is_answered(store, path):
+def test_requests_without_the_token_are_refused_as_described(store, path):
     ask(store, path, GenerationMode.POSITIVE, EXAMPLES // 10, TOKEN)

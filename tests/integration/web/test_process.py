@@ -1,4 +1,4 @@
-"""The process that serves the page: beside a real broker, refused, and asked for help."""
+"""The web server's process: with a real broker, and where it cannot start."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Stream:
         self.ended.set()
 
 
-def test_the_process_serves_while_kafka_is_away_and_pushes_once_it_is_back(tmp_path, eventually):
+def test_the_page_works_without_kafka_and_alerts_are_pushed_once_kafka_is_back(tmp_path, eventually):
     broker = Broker(find_free_port(), tmp_path / "broker")
     port = find_free_port()
     url = f"http://127.0.0.1:{port}"
@@ -88,7 +88,7 @@ def test_the_process_serves_while_kafka_is_away_and_pushes_once_it_is_back(tmp_p
         assert process.stdout.read() == ""
 
 
-def test_what_keeps_the_process_from_serving_is_one_line(tmp_path):
+def test_an_error_at_start_is_one_line(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -96,7 +96,8 @@ def test_what_keeps_the_process_from_serving_is_one_line(tmp_path):
         with web_process(tmp_path, "--port", str(port)) as process:
             said, _ = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert said == f"error: cannot serve at 127.0.0.1 port {port}: the port is in use; choose another with --port\n"
+    why = "the port is already in use; choose another with --port"
+    assert said == f"error: cannot serve at 127.0.0.1 port {port}: {why}\n"
     with web_process(tmp_path, "--host", "0.0.0.0") as process:
         said, _ = process.communicate(timeout=30)
     assert process.returncode == 1

@@ -14,11 +14,9 @@ from iot.settings import UserError
 from iot.web import server as server_module
 from iot.web.server import HAND_OVER, THREADS, Server
 
-pytestmark = pytest.mark.integration
-
 
 class Application:
-    """Answers /, waits in /wait until ``go_on``, hands /stream over to ``handed``."""
+    """Answers /, waits in /wait for ``go_on``, hands /stream over to ``handed``."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
@@ -66,7 +64,7 @@ def get(server: Server, path: str = "/") -> http.client.HTTPResponse:
     return connection.getresponse()
 
 
-def test_a_connection_is_kept_for_more_requests(server):
+def test_a_connection_is_reused_for_more_requests(server):
     connection = client(server)
     for _ in range(3):
         connection.request("GET", "/")
@@ -77,7 +75,7 @@ def test_a_connection_is_kept_for_more_requests(server):
     connection.close()
 
 
-def test_a_stream_is_handed_over_and_its_thread_is_free_again(server, application, eventually):
+def test_handing_a_stream_over_frees_its_thread(server, application, eventually):
     streams = [connect(server) for _ in range(THREADS + 5)]
     for stream in streams:
         stream.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -94,18 +92,18 @@ def test_a_stream_is_handed_over_and_its_thread_is_free_again(server, applicatio
         assert body == b"data: 1\n\n"
         stream.close()
     for handed in application.handed:
-        assert handed.recv(1) == b"", "what the client does is seen by who has the stream now"
+        assert handed.recv(1) == b"", "the new owner of the stream sees that the client closed it"
         handed.close()
 
 
-def test_connections_that_say_nothing_hold_up_nobody(server):
+def test_silent_connections_delay_no_other(server):
     silent = [connect(server) for _ in range(2 * THREADS)]
     assert get(server).status == 200
     for connection in silent:
         connection.close()
 
 
-def test_a_request_that_comes_drop_by_drop_is_cut_off(server, monkeypatch):
+def test_a_request_sent_too_slowly_is_cut_off(server, monkeypatch):
     monkeypatch.setattr(server_module, "HEAD_S", 0.3)
     slow = connect(server)
     slow.sendall(b"GET / HTTP/1.1\r\n")
@@ -120,7 +118,7 @@ def test_a_request_that_comes_drop_by_drop_is_cut_off(server, monkeypatch):
     assert get(server).status == 200
 
 
-def test_a_client_that_does_not_take_its_answer_is_cut_off(monkeypatch):
+def test_a_client_that_does_not_read_its_answer_is_cut_off(monkeypatch):
     monkeypatch.setattr(server_module, "ANSWER_S", 0.3)
     ended = threading.Event()
 
@@ -153,7 +151,7 @@ def test_a_client_that_does_not_take_its_answer_is_cut_off(monkeypatch):
         b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
     ],
 )
-def test_nonsense_is_refused_and_harms_nobody(server, request_bytes, capfd):
+def test_malformed_requests_are_refused_and_the_server_keeps_working(server, request_bytes, capfd):
     connection = connect(server)
     try:
         connection.sendall(request_bytes)
@@ -165,7 +163,7 @@ def test_nonsense_is_refused_and_harms_nobody(server, request_bytes, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_the_end_comes_within_two_seconds_whoever_still_wants_something(application):
+def test_stop_takes_about_two_seconds_whatever_is_still_open(application):
     server = Server("127.0.0.1", find_free_port(), application)
     server.start()
     idle, slow = connect(server), connect(server)
@@ -188,12 +186,12 @@ def test_the_end_comes_within_two_seconds_whoever_still_wants_something(applicat
         connect(server)
 
 
-def test_a_port_in_use_is_said(server):
+def test_a_port_in_use_is_an_error(server):
     host, port = server.bind_addr
-    with pytest.raises(UserError, match=f"port {port}: the port is in use; choose another with --port"):
+    with pytest.raises(UserError, match=f"port {port}: the port is already in use; choose another with --port"):
         Server(host, port, Application()).start()
 
 
-def test_an_address_of_another_machine_is_said():
+def test_an_address_of_another_machine_is_an_error():
     with pytest.raises(UserError, match=r"cannot serve at 192\.0\.2\.1 port .*; choose another with --host or --port"):
         Server("192.0.2.1", find_free_port(), Application()).start()

@@ -1,4 +1,4 @@
-"""Who is let in: by the name they use for the server, by the token they have."""
+"""Access to the web server: host names and the token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def an_app(host: str = "127.0.0.1", token: str | None = None) -> Flask:
 
 
 @pytest.mark.parametrize("name", ["localhost", "localhost:5000", "127.0.0.1:5000", "[::1]:5000", "LOCALHOST:8080"])
-def test_this_machine_is_known(name):
+def test_names_of_this_machine_are_accepted(name):
     assert an_app().test_client().get("/api/metrics", headers={"Host": name}).status_code == 200
 
 
@@ -34,25 +34,25 @@ def test_this_machine_is_known(name):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/", "/api/metrics", "/healthz", "/static/dashboard.js"])
-def test_another_name_is_turned_away(name, path):
+def test_another_host_name_is_refused(name, path):
     answer = an_app().test_client().get(path, headers={"Host": name})
     assert answer.status_code == 403
     assert "figures" not in answer.text
 
 
-def test_the_name_that_it_listens_at_is_known():
+def test_the_address_that_the_server_listens_on_is_accepted():
     client = an_app("127.0.0.2").test_client()
     assert client.get("/", headers={"Host": "127.0.0.2:5000"}).status_code == 200
 
 
-def test_beyond_loopback_without_a_token_an_address_will_do_but_no_name():
+def test_beyond_loopback_without_a_token_addresses_are_accepted_and_names_refused():
     client = an_app("0.0.0.0").test_client()
     assert client.get("/", headers={"Host": "192.0.2.7:5000"}).status_code == 200
     assert client.get("/", headers={"Host": "[2001:db8::1]:5000"}).status_code == 200
     assert client.get("/", headers={"Host": "elsewhere.example:5000"}).status_code == 403
 
 
-def test_beyond_loopback_a_token_protects_whatever_the_name():
+def test_beyond_loopback_a_token_protects_under_any_host_name():
     client = an_app("0.0.0.0", TOKEN).test_client()
     there = {"Host": "dashboard.example"}
     assert client.get("/api/metrics", headers=there).status_code == 401
@@ -73,24 +73,24 @@ def test_beyond_loopback_a_token_protects_whatever_the_name():
         {"Cookie": "iot-dashboard-5000="},
     ],
 )
-def test_nothing_without_the_token(path, headers):
+def test_requests_without_the_token_are_refused(path, headers):
     answer = an_app(token=TOKEN).test_client().get(path, headers=headers)
     assert answer.status_code == 401
     assert "figures" not in answer.text
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/static/dashboard.js"])
-def test_health_and_the_code_of_the_page_are_open(path):
+def test_health_and_static_files_need_no_token(path):
     assert an_app(token=TOKEN).test_client().get(path).status_code == 200
 
 
-def test_the_token_opens_as_a_header():
+def test_the_token_is_accepted_as_a_bearer_header():
     client = an_app(token=TOKEN).test_client()
     assert client.get("/api/metrics", headers={"Authorization": f"bearer {TOKEN}"}).status_code == 200
     assert client.get("/api/metrics").status_code == 401
 
 
-def test_the_token_is_given_once_in_the_address_and_leaves_it():
+def test_a_token_in_the_address_of_the_page_becomes_a_cookie():
     client = an_app(token=TOKEN).test_client()
     entry = client.get("/", query_string={"token": TOKEN})
     assert (entry.status_code, entry.headers["Location"]) == (303, "./")
@@ -101,18 +101,18 @@ def test_the_token_is_given_once_in_the_address_and_leaves_it():
     assert client.get("/api/metrics").status_code == 200
 
 
-def test_the_cookie_of_another_token_does_not_open():
+def test_a_cookie_for_another_token_is_refused():
     client = an_app(token=TOKEN).test_client()
     old = an_app(token="another").test_client().get("/", query_string={"token": "another"}).headers["Set-Cookie"]
     assert client.get("/api/metrics", headers={"Cookie": old.partition(";")[0]}).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/api/metrics", "/metrics"])
-def test_in_the_address_of_anything_but_the_page_the_token_is_not_taken(path):
+def test_a_token_in_any_other_address_is_refused(path):
     assert an_app(token=TOKEN).test_client().get(path, query_string={"token": TOKEN}).status_code == 401
 
 
-def test_a_wrong_token_in_the_address_does_not_open():
+def test_a_wrong_token_in_the_address_is_refused():
     answer = an_app(token=TOKEN).test_client().get("/", query_string={"token": "wrong"})
     assert answer.status_code == 401
     assert "Set-Cookie" not in answer.headers
@@ -120,7 +120,7 @@ def test_a_wrong_token_in_the_address_does_not_open():
 
 @pytest.mark.parametrize("path", ["/", "/api/metrics", "/api/nothing"])
 @pytest.mark.parametrize("host", ["localhost", "elsewhere.example"])
-def test_every_answer_forbids_the_browser_what_the_page_does_not_need(path, host):
+def test_every_answer_has_the_security_headers(path, host):
     headers = an_app().test_client().get(path, headers={"Host": host}).headers
     policy = headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
@@ -138,7 +138,7 @@ def test_loopback_needs_no_token(host):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "dashboard.example", ""])
-def test_beyond_loopback_a_token_is_needed_or_insecure_said(host):
+def test_beyond_loopback_a_token_or_the_insecure_flag_is_required(host):
     require_token(host, TOKEN, False)
     require_token(host, None, True)
     with pytest.raises(UserError, match="IOT_TOKEN"):

@@ -10,7 +10,7 @@ from iot.web import events
 from iot.web.server import HAND_OVER
 
 
-def test_the_page_and_its_parts(client):
+def test_the_page_and_plotly_are_served(client):
     page = client.get("/")
     assert page.content_type == "text/html; charset=utf-8"
     assert "static/plotly.min.js" in page.text
@@ -39,7 +39,7 @@ def test_every_icon_that_the_page_names_is_drawn(client):
     assert named | states | {"good", "warning", "play"} == drawn
 
 
-def test_where_nothing_is(client):
+def test_unknown_paths_are_not_found(client):
     answer = client.get("/api/nothing")
     assert answer.status_code == 404
     assert answer.json.keys() == {"error"}
@@ -50,13 +50,13 @@ def test_where_nothing_is(client):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE"])
 @pytest.mark.parametrize("path", ["/", "/api/metrics", "/api/stream", "/healthz", "/metrics"])
-def test_everything_is_only_read(client, method, path):
+def test_only_read_methods_are_allowed(client, method, path):
     answer = client.open(path, method=method)
     assert answer.status_code == 405
     assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
 
 
-def test_what_should_not_happen_tells_no_more_than_that(client, store, capsys):
+def test_an_unexpected_error_reveals_nothing_to_the_client(client, store, capsys):
     client.get("/api/metrics")
     store.alerts = lambda *asked: {}["a secret"]
     answer = client.get("/api/alerts")
@@ -81,7 +81,7 @@ def test_a_stream_is_handed_over_while_there_is_room(client, monkeypatch):
     assert len(handed) == 1
 
 
-def test_without_a_server_that_can_push_this_is_said(client):
+def test_a_server_that_cannot_push_refuses_the_event_stream(client):
     answer = client.get("/api/stream")
     assert answer.status_code == 501
     assert answer.json.keys() == {"error"}

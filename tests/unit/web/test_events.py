@@ -1,4 +1,4 @@
-"""Event streams over socket pairs: what a client sees, and what one that does not read costs the others."""
+"""Event streams over socket pairs: what clients receive, and how slow clients are handled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from iot.alerts import Alert, Delivered, encode
-from iot.web import events as push
+from iot.web import events
 from iot.web.events import EventStreams
 
 
@@ -21,7 +21,7 @@ class Client:
         streams.add(theirs, last_event_id)
 
     def events(self, count: int) -> list[bytes]:
-        """The next so many events, without the empty line after each."""
+        """The next ``count`` events, without the empty line after each."""
         while self.received.count(b"\n\n") < count:
             part = self.sock.recv(1 << 16)
             assert part, f"closed after {self.received[-200:]!r}"
@@ -30,7 +30,7 @@ class Client:
         return events
 
     def is_closed(self) -> bool:
-        """Read what there is; whether the stream ends after it."""
+        """Read what has arrived, and return whether the stream has ended."""
         try:
             while part := self.sock.recv(1 << 16):
                 self.received += part
@@ -69,7 +69,7 @@ def test_figures_come_first_and_then_alerts_as_they_happen(streams):
     assert client.events(2) == [event(delivered(1)), event(delivered(2))]
 
 
-def test_what_stands_in_an_alert_makes_no_event_of_its_own(streams):
+def test_line_breaks_in_an_alert_make_no_new_event(streams):
     client = Client(streams)
     hostile = delivered(1, text="a\n\nevent: metrics\ndata: {}\r\n\r\n")
     streams.publish_alerts([hostile, delivered(2)])
@@ -77,16 +77,16 @@ def test_what_stands_in_an_alert_makes_no_event_of_its_own(streams):
     assert b"\r" not in event(hostile)
 
 
-def test_a_repeated_delivery_is_pushed_once_and_a_new_topic_is_no_repeat(streams):
+def test_a_repeated_delivery_is_pushed_once_and_a_new_topic_is_not_a_repeat(streams):
     client = Client(streams)
     streams.publish_alerts([delivered(1)])
     streams.publish_alerts([delivered(1), delivered(2)])
-    # The topic was made anew, and offsets begin again.
+    # The topic was deleted and created again, so its offsets begin again.
     streams.publish_alerts([delivered(1, value=99.0)])
     assert client.events(4)[1:] == [event(delivered(1)), event(delivered(2)), event(delivered(1, value=99.0))]
 
 
-def test_who_comes_back_gets_what_was_missed(streams):
+def test_a_stream_that_reconnects_gets_the_alerts_it_missed(streams):
     streams.publish_alerts([delivered(number) for number in range(5)])
     assert Client(streams, "iot-sensors-0-2").events(3)[1:] == [event(delivered(3)), event(delivered(4))]
     stranger = Client(streams, "of another server")
@@ -101,7 +101,7 @@ def test_figures_come_at_most_twice_a_second_and_only_the_newest(streams, clock)
     streams.publish_metrics(b"2")
     clock.now_s += 0.4
     streams.publish_metrics(b"3")
-    # It was sent at once, so nothing waits before it.
+    # The alert overtakes the figures, which are not due yet.
     streams.publish_alerts([delivered(1)])
     assert client.events(1) == [event(delivered(1))]
     clock.now_s += 0.2
@@ -116,23 +116,23 @@ def test_figures_come_at_most_twice_a_second_and_only_the_newest(streams, clock)
 def test_a_silent_stream_has_a_heartbeat(streams, clock):
     client = Client(streams)
     client.events(1)
-    clock.now_s += push.HEARTBEAT_S
+    clock.now_s += events.HEARTBEAT_S
     streams.publish_alerts([delivered(1)])
     assert client.events(2) == [event(delivered(1)), b":"]
 
 
-def test_a_client_that_does_not_read_is_closed_and_costs_the_others_nothing(streams, clock, eventually):
+def test_a_client_that_does_not_read_is_closed_and_delays_no_other(streams, clock, eventually):
     deaf, client = Client(streams), Client(streams)
     client.events(1)
     large = [delivered(number, text="x" * 10_000) for number in range(500)]
     for one in large:
         streams.publish_alerts([one])
-        # Read as it comes: only what is not read may pile up.
+        # Read each event as it comes, so that only the other stream piles up.
         assert client.events(1) == [event(one)]
     eventually(lambda: streams.open == 1)
     deaf.sock.settimeout(10)
     assert deaf.is_closed()
-    assert len(deaf.received) < 2 * push.MAX_WAITING_BYTES
+    assert len(deaf.received) < 2 * events.MAX_WAITING_BYTES
 
 
 def test_a_client_that_stops_reading_is_closed_after_a_while(streams, clock, eventually):
@@ -140,7 +140,7 @@ def test_a_client_that_stops_reading_is_closed_after_a_while(streams, clock, eve
     streams.publish_alerts([delivered(1, text="x" * 900_000)])
 
     def is_closed_later() -> bool:
-        clock.now_s += push.STUCK_S + 1
+        clock.now_s += events.STUCK_S + 1
         streams.publish_metrics(b"")
         return bool(streams.open == 0)
 
@@ -156,20 +156,20 @@ def test_a_slow_client_gets_the_newest_figures_once_it_reads_again(streams, cloc
     for number in range(5):
         clock.now_s += 1
         streams.publish_metrics(b"%d" % number)
-    # Only once this one has it were all figures taken too.
+    # Once this client has the newest figures, all were published.
     other = Client(streams)
     assert other.events(2)[1] == b"event: metrics\ndata: 4"
     assert slow.events(3)[1:] == [event(large), b"event: metrics\ndata: 4"]
 
 
-def test_a_client_that_is_gone_is_noticed_without_anything_to_send(streams, eventually):
+def test_a_client_that_disconnects_is_noticed_without_sending(streams, eventually):
     client = Client(streams)
     eventually(lambda: streams.open == 1)
     client.sock.close()
     eventually(lambda: streams.open == 0)
 
 
-def test_the_end_ends_every_stream(clock):
+def test_close_ends_every_stream(clock):
     streams = EventStreams(clock)
     streams.start()
     clients = [Client(streams) for _ in range(3)]

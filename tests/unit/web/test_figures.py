@@ -1,4 +1,4 @@
-"""The figures of the API, and what state the page is in: from a state and a clock."""
+"""The figures of /api/metrics and the state of the page."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ FOR_THE_PAGE = {
 
 
 def status(**fields: Any) -> Status:
-    """A processing that fares well."""
+    """The status of a processing without problems."""
     queries = [QueryStatus("windows", True, None, NOW_S), QueryStatus("alerts", True, None, NOW_S, "real-time")]
     known: dict[str, Any] = {"at_s": NOW_S, "started_s": NOW_S - 100, "queries": queries}
     return Status(**(known | fields))
 
 
 def state(**fields: Any) -> State:
-    """Results of a processing that fares well."""
+    """Results of a processing without problems."""
     known: dict[str, Any] = {
         "messages": 1_000,
         "processed_s": float(NOW_S),
@@ -158,11 +158,11 @@ def test_statistics_are_by_sensor_type_and_what_overflowed_is_null():
 
 def test_lag_is_what_kafka_has_beyond_what_is_processed():
     known = status(end_offsets={0: 50, 1: 7, 2: 0, 10: 9}, read_offsets={0: 1, 1: 7, 10: 4})
-    # Partition 2 is empty, and of 1 and 10 nothing was processed since the start.
+    # Partition 2 is empty. Nothing was processed from 1 and 10 since the start.
     lag = metrics(state(offsets={0: 40}, status=known), NOW_S)["lag"]
     assert lag == {"total": 15, "partitions": {"0": 10, "1": 0, "2": 0, "10": 5}}
     assert list(lag["partitions"]) == ["0", "1", "2", "10"]
-    # The end was asked for before the last batch was kept.
+    # The end of the topic was read before the last batch was stored.
     assert metrics(state(offsets={0: 60}, status=status(end_offsets={0: 50})), NOW_S)["lag"]["total"] == 0
 
 
@@ -175,7 +175,7 @@ def test_lag_is_what_kafka_has_beyond_what_is_processed():
         status(end_offsets={0: 50}, kafka="Kafka does not answer"),
         status(end_offsets={0: 50}, at_s=NOW_S - 16),
     ],
-    ids=["no status", "no ends", "a partition unknown", "Kafka away", "silence"],
+    ids=["no status", "no end offsets", "a partition unknown", "Kafka unreachable", "silence"],
 )
 def test_lag_that_is_not_known_is_null(known):
     assert metrics(state(offsets={0: 40}, status=known), NOW_S)["lag"] is None
@@ -204,7 +204,7 @@ STUCK = [QueryStatus("windows", True, None, NOW_S - 16)]
     ],
 )
 @pytest.mark.parametrize("messages", [0, 1_000])
-def test_a_failure_is_critical_and_makes_unknown_what_only_processing_can_tell(known, reason, messages):
+def test_a_failure_is_critical_and_live_figures_become_null(known, reason, messages):
     answer = metrics(state(messages=messages, status=known, active_sensors=5, active_alerts=1, rate_10s=3.0), NOW_S)
     assert (answer["state"], answer["state_reason"]) == ("failed", reason)
     assert (answer["system_health"], answer["health_reasons"]) == ("Critical", [reason])
@@ -213,7 +213,7 @@ def test_a_failure_is_critical_and_makes_unknown_what_only_processing_can_tell(k
     assert answer["total_messages"] == messages
 
 
-def test_every_reason_of_a_failure_is_told():
+def test_every_reason_of_a_failure_is_listed():
     known = status(queries=DEAD, kafka="Kafka is away", database="full")
     assert metrics(state(status=known, rejected=1_000), NOW_S)["health_reasons"] == [
         "Kafka is away",
@@ -270,11 +270,11 @@ def test_without_new_readings_for_fifteen_seconds_the_page_is_stale():
         ),
     ],
 )
-def test_healthy_is_while_every_query_runs_and_was_asked_of_late(known, reason):
+def test_the_system_is_healthy_while_every_query_runs_and_was_polled(known, reason):
     assert health(State(status=known), NOW_S) == (reason is None, reason)
 
 
-def test_names_are_sorted_and_those_beyond_the_limit_are_other():
+def test_names_are_sorted_and_limits_are_reported():
     answer = metrics(state(sensor_types=["temperature", "light"], locations=["roof", "hall"], sensors=3), NOW_S)
     assert (answer["sensor_types"], answer["locations"]) == (["light", "temperature"], ["hall", "roof"])
     assert answer["limits_reached"] == []
@@ -284,7 +284,7 @@ def test_names_are_sorted_and_those_beyond_the_limit_are_other():
     answer = metrics(state(totals=totals, sensor_types=names, locations=places, sensors=100_000), NOW_S)
     assert (answer["sensor_types"], answer["locations"]) == ([*names, OTHER], [*places, OTHER])
     assert answer["limits_reached"] == ["sensor types: 200", "locations: 1,000", "sensors: 100,000"]
-    # A sensor type may be called so.
+    # A sensor type may be called "other".
     assert metrics(state(totals=totals, sensor_types=[OTHER]), NOW_S)["sensor_types"] == [OTHER]
 
 
@@ -299,11 +299,11 @@ def test_names_are_sorted_and_those_beyond_the_limit_are_other():
         ),
     ],
 )
-def test_the_command_for_a_producer_sends_where_readings_are_awaited(fields, command):
+def test_the_producer_command_names_broker_and_topic(fields, command):
     assert metrics(State(status=status(**fields)), NOW_S)["producer_command"] == command
 
 
-def test_alerts_in_the_answer_are_as_in_the_topic():
+def test_alerts_have_the_fields_of_the_topic():
     alert = delivered(1).alert
     [found] = metrics(state(recent_alerts=[alert]), NOW_S)["recent_alerts"]
     assert list(found) == list(Alert.__struct_fields__)

@@ -8,7 +8,7 @@ from iot.results.store import DATABASE_URL
 from iot.web import flags, process
 
 
-def test_what_is_secret_in_the_environment_is_not_in_the_help(monkeypatch, capsys):
+def test_the_help_shows_no_secret_from_the_environment(monkeypatch, capsys):
     assert process.parse_args([]).database_url == DATABASE_URL
     monkeypatch.setenv("IOT_TOKEN", "sesame")
     monkeypatch.setenv("IOT_DATABASE_URL", "postgresql://me:sesame@host/results")

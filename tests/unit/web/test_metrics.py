@@ -35,14 +35,14 @@ def test_a_number_that_overflowed_is_null(client, store):
     assert row["max_value"] == 1.7e308
 
 
-def test_an_answer_that_has_not_changed_is_not_sent_again(client, store):
+def test_an_unchanged_answer_is_not_sent_again(client, store):
     etag = client.get("/api/metrics").headers["ETag"]
     assert client.get("/api/metrics", headers={"If-None-Match": etag}).status_code == 304
     store.state = msgspec.structs.replace(store.state, version=2, messages=300)
     assert client.get("/api/metrics", headers={"If-None-Match": etag}).status_code == 200
 
 
-def test_a_database_that_cannot_be_read_is_said_and_what_was_known_stays(client, store, clock):
+def test_a_failing_database_is_reported_and_the_last_figures_stay(client, store, clock):
     client.get("/api/metrics")
     store.failure = StoreUnavailable("the database is locked")
     clock.now_s += 1
@@ -57,7 +57,7 @@ def test_a_database_that_cannot_be_read_is_said_and_what_was_known_stays(client,
     assert client.get("/api/metrics").json["state"] == "live"
 
 
-def test_why_the_database_is_not_written_is_said_until_it_is_again(app, client, store, clock):
+def test_a_write_failure_is_reported_until_writing_works_again(app, client, store, clock):
     lines = iter([b"results cannot be written: it is full\n", b"\n"])
 
     def told():
@@ -73,7 +73,7 @@ def test_why_the_database_is_not_written_is_said_until_it_is_again(app, client, 
     assert client.get("/healthz").status_code == 200
 
 
-def test_a_database_that_could_never_be_read(client, store):
+def test_a_database_that_was_never_readable_is_an_error(client, store):
     store.failure = StoreUnavailable("the database is locked")
     for path in ("/api/metrics", "/api/alerts", "/api/windows", "/metrics"):
         answer = client.get(path)
@@ -82,7 +82,7 @@ def test_a_database_that_could_never_be_read(client, store):
     assert client.get("/").status_code == 200
 
 
-def test_health(client, store, clock):
+def test_healthz_reports_a_query_that_does_not_run(client, store, clock):
     assert client.get("/healthz").status_code == 200
     store.state.status.queries[1].active = False
     store.state.status.queries[1].reason = "out of memory"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from iot.results.model import State
 
 
-def test_prometheus(client, store):
+def test_prometheus_gets_the_figures_in_both_text_formats(client, store):
     store.state.status.queries[1].active = False
     answer = client.get("/metrics")
     assert answer.content_type.startswith("text/plain; version=")

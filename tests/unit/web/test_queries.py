@@ -15,7 +15,7 @@ from iot.web import app as web
 from tests.support.results import an_alert
 
 
-def test_alerts(client, store):
+def test_alerts_come_from_the_database(client, store):
     store.found_alerts = [an_alert(2), an_alert(1)]
     answer = client.get("/api/alerts").json
     assert [alert["alert_id"] for alert in answer["alerts"]] == ["iot-sensors-0-2", "iot-sensors-0-1"]
@@ -31,15 +31,15 @@ def test_alerts(client, store):
         ("limit=1000&sensor_type=humidity&sensor_id=s%3D1", (1000, "humidity", "s=1", None)),
         ("since=2026-11-24T02:15:07.123456789Z", (100, None, None, 1_795_486_507_123_456)),
         ("since=2026-11-24T04:15:07%2B02:00", (100, None, None, 1_795_486_507_000_000)),
-        # A plus sign that was not escaped.
+        # The plus sign is not escaped.
         ("since=2026-11-24T04:15:07+02:00", (100, None, None, 1_795_486_507_000_000)),
         ("since=0001-01-01T00:00:00Z", (100, None, None, -62_135_596_800_000_000)),
-        # What an empty field of a form sends.
+        # A form sends this for empty fields.
         ("limit=&sensor_type=&sensor_id=&since=", (100, None, None, None)),
         ("and=more", (100, None, None, None)),
     ],
 )
-def test_alerts_asked_for(client, store, query, asked):
+def test_parameters_select_alerts(client, store, query, asked):
     assert client.get(f"/api/alerts?{query}").status_code == 200
     assert store.asked == [asked]
 
@@ -68,7 +68,7 @@ def test_alerts_asked_for(client, store, query, asked):
         (f"/api/windows?location={'x' * 129}", "location: expected"),
     ],
 )
-def test_bad_parameters(client, store, path, says):
+def test_wrong_parameters_are_refused(client, store, path, says):
     answer = client.get(path)
     assert answer.status_code == 400
     assert answer.json.keys() == {"error"}
@@ -79,7 +79,7 @@ def test_bad_parameters(client, store, path, says):
 # Windows --------------------------------------------------------------------------------------------------------------
 
 
-def test_windows(client, store):
+def test_windows_come_from_the_database(client, store):
     store.found_windows = [
         Window(1_799_999_990, "humidity", "percent", 3, 50.0, 40.0, 60.0),
         Window(1_800_000_000, "humidity", "percent", 2, None, 1e308, 1.7e308),
@@ -112,7 +112,7 @@ def test_windows(client, store):
 @pytest.mark.parametrize(
     ("query", "asked"),
     [
-        # The first window that ends in the last 15 minutes; those in progress too.
+        # From the first window that ends in the last 15 minutes, without an end: windows in progress are included.
         ("", (1_799_999_110, None, None, None)),
         ("minutes=1&sensor_type=light&location=hall", (1_799_999_950, None, "light", "hall")),
         ("since=2027-01-15T08:00:00Z&until=2027-01-15T08:00:10Z", (1_800_000_000, 1_800_000_010, None, None)),
@@ -121,12 +121,12 @@ def test_windows(client, store):
         ("until=2027-01-15T08:00:00Z", (None, 1_800_000_000, None, None)),
     ],
 )
-def test_windows_asked_for(client, store, query, asked):
+def test_parameters_select_windows(client, store, query, asked):
     assert client.get(f"/api/windows?{query}").status_code == 200
     assert store.asked == [asked]
 
 
-def test_windows_are_read_once_until_something_changes(client, store, clock):
+def test_windows_are_cached_until_something_changes(client, store, clock):
     for _ in range(3):
         client.get("/api/windows")
     assert len(store.asked) == 1
@@ -141,7 +141,7 @@ def test_windows_are_read_once_until_something_changes(client, store, clock):
     assert len(store.asked) == 5
 
 
-def test_windows_asked_for_by_many_at_once_are_read_once(app, store):
+def test_simultaneous_requests_read_the_windows_once(app, store):
     reading, go_on = threading.Event(), threading.Event()
     read = store.windows
 
@@ -164,7 +164,7 @@ def test_windows_asked_for_by_many_at_once_are_read_once(app, store):
     assert len(store.asked) == 1
 
 
-def test_a_failure_is_not_kept(client, store):
+def test_a_failure_is_not_cached(client, store):
     client.get("/api/metrics")
     store.windows = lambda *asked, limit: 1 / 0
     assert client.get("/api/windows").status_code == 500
@@ -180,7 +180,7 @@ def test_too_many_windows_are_refused(client, store, monkeypatch):
     assert "more than 2 windows" in answer.json["error"]
 
 
-def test_windows_as_csv(client, store):
+def test_windows_as_csv_contain_no_formulas(client, store):
     store.found_windows = [
         Window(1_800_000_000, "temperature", "celsius", 2, -1.5, -2.0, -1.0),
         Window(1_800_000_000, '=HYPERLINK("http://elsewhere")', "@u", 1, None, 1.0, 1.0),
@@ -195,7 +195,7 @@ def test_windows_as_csv(client, store):
         "2027-01-15T07:59:30.000000+00:00", "2027-01-15T08:00:00.000000+00:00", "temperature", "celsius", "2", "-1.5",
         "-2.0", "-1.0",
     ]  # fmt: skip
-    # No spreadsheet takes what others wrote for a formula.
+    # A spreadsheet must not run names from the data as formulas.
     assert formula[2:6] == ['\'=HYPERLINK("http://elsewhere")', "'@u", "1", ""]
     assert odd[2:4] == ["'+1", 'a,\n"b"']
 
