@@ -1,9 +1,9 @@
-"""How promptly the web server answers and pushes while many watch, and while another process burns the CPU.
+"""Measure how promptly the web server answers and pushes, with many streams open and a CPU that is busy.
 
-It runs as in earnest: a process of its own on a results database of 24 hours that changes twice a second, following
-alerts in a real Kafka. Streams of events are open; requests of /api/metrics and alerts are paced open-loop, and each
-delay counts from the moment it was due. A bare server that sends the same bytes, with no HTTP to speak of, takes the
-same requests at the same time: what it cannot do either is the machine's.
+The web server runs as in production: a process of its own, on a results database of 24 hours that changes twice a
+second, following alerts in a real Kafka. Requests of /api/metrics and alerts are paced open-loop, and each delay counts
+from the moment it was due. A bare server that sends the same bytes takes the same requests at the same time: a delay
+that it has too is the machine's.
 """
 
 from __future__ import annotations
@@ -29,12 +29,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from iot import cli
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import harness
 from benchmarks.harness import some_kafka
+from iot import cli
 from iot.alerts import DEFAULT_RULES, Alert, encode
 from iot.batches import Context, Identity, Latest, Report, Total
 from iot.broker.broker import find_free_port
@@ -54,12 +53,12 @@ CONNECTIONS = 16
 START_S = 30.0
 WARM_UP_S = 2.0
 PATH = "/api/metrics"
-# In each alert, the moment at which it was due, as its sensor.
+# The moment at which an alert was due, which is sent as its sensor.
 DUE = re.compile(rb'"sensor_id":"([0-9]+)"')
 
 
 class Results:
-    """Fills the database as the processing does: a day of windows, then a batch twice a second."""
+    """Fills the database like the processing: a day of windows, then a batch twice a second."""
 
     def __init__(self, url: str) -> None:
         self._store = Store(url)
@@ -68,7 +67,7 @@ class Results:
         self._started_s = time.time()
 
     def keep_batch(self, ends_s: Sequence[int]) -> None:
-        """A batch that changed the windows which end at these moments, and was heard of every sensor in."""
+        """Store a batch that changes the windows with these ends and has a reading from every sensor."""
         now_s = time.time()
         now_us = int(now_s * 1e6)
         rows = [(end_s, name, unit) for end_s in ends_s for name, unit in STANDARD_UNITS.items()]
@@ -115,7 +114,7 @@ class Results:
 
 
 def pace(rate: float, seconds: float, workers: int, work: Callable[[], Callable[[], None]]) -> Delays:
-    """Do something open-loop, by so many workers each with its own means; returns the delays from when it was due."""
+    """Run what ``work()`` returns, open-loop in ``workers`` threads; returns the delays from when each run was due."""
     schedule, delays, stop = Schedule(rate, time.monotonic() + 0.5), Delays(), threading.Event()
     numbers = iter(range(int(rate * seconds)))
     lock = threading.Lock()
@@ -141,7 +140,7 @@ def pace(rate: float, seconds: float, workers: int, work: Callable[[], Callable[
 
 
 def getter(port: int) -> Callable[[], Callable[[], None]]:
-    """A worker that gets the figures from this port, over a connection that is kept."""
+    """A worker for ``pace`` that requests the figures over one connection."""
 
     def work() -> Callable[[], None]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -159,7 +158,7 @@ def getter(port: int) -> Callable[[], Callable[[], None]]:
 
 
 def send_alerts(kafka: Kafka, rate: float, seconds: float) -> int:
-    """Send alerts that carry when they were due; returns how many."""
+    """Send alerts that carry the moment when they were due; returns how many."""
     sender = make_sender("confluent-kafka", kafka, ALERTS_TOPIC, **{"linger.ms": 0})
     schedule, stop = Schedule(rate, time.monotonic() + 0.5), threading.Event()
     sent = int(rate * seconds)
@@ -178,9 +177,9 @@ def send_alerts(kafka: Kafka, rate: float, seconds: float) -> int:
 
 
 def watch(port: int, streams: int, deaf: int, pipe: Connection) -> None:
-    """A process that holds streams open until told to end; sends the delays of alerts, and how many events there were.
+    """Hold ``streams`` open until something arrives on ``pipe``; ``deaf`` more are opened and never read.
 
-    ``deaf`` more streams are opened and never read.
+    Sends through ``pipe``: "open", and in the end (delays of alerts in s, number of events of figures, closed streams).
     """
     selector, received = selectors.DefaultSelector(), {}
     ignored = []
@@ -219,7 +218,7 @@ def watch(port: int, streams: int, deaf: int, pipe: Connection) -> None:
 
 
 def serve_bare(body: bytes, pipe: Connection) -> None:
-    """A process that answers anything with the same bytes, as fast as Python can."""
+    """Answer anything with the same bytes, as fast as Python can; sends its port through ``pipe``."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     listening = socket.create_server(("127.0.0.1", 0), backlog=256)
     pipe.send(listening.getsockname()[1])
@@ -243,7 +242,7 @@ def burn() -> None:
 
 
 def await_answer(process: subprocess.Popen[bytes], url: str) -> bytes:
-    """The first answer of the web server."""
+    """Wait for the web server, and return its first answer."""
     deadline_s = time.monotonic() + START_S
     while time.monotonic() < deadline_s and process.poll() is None:
         try:
@@ -256,7 +255,7 @@ def await_answer(process: subprocess.Popen[bytes], url: str) -> bytes:
 
 
 def cpu_s(pid: int) -> float:
-    """CPU seconds that a process has used; 0 where the system does not tell."""
+    """CPU seconds that a process has used; 0 if the system does not say."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -305,7 +304,7 @@ def run(args: argparse.Namespace) -> None:
         watching.recv()
         bare_port = bare.recv()
         print(
-            f"{args.streams} streams are open and {args.deaf} more that nobody reads; for {args.duration:g} s "
+            f"{args.streams} streams are open, and {args.deaf} more that nobody reads; for {args.duration:g} s "
             f"{args.rate:g} requests/s of {len(body) / 1000:.0f} kB, {args.alerts:g} alerts/s; "
             f"{args.burn} processes burn CPU",
             flush=True,
@@ -323,7 +322,7 @@ def run(args: argparse.Namespace) -> None:
         for client in clients:
             client.join()
         used_s = cpu_s(process.pid) - before_s
-        # What was sent last is still on its way.
+        # The last alerts are still on their way.
         time.sleep(1)
         watching.send("end")
         delays_s, figures, closed = watching.recv()
@@ -342,10 +341,10 @@ def run(args: argparse.Namespace) -> None:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = harness.parser(__doc__)
     parser.add_argument("--streams", type=cli.positive_int, default=200, metavar="N", help="open event streams")
-    parser.add_argument("--deaf", type=int, default=5, metavar="N", help="event streams that nobody reads")
+    parser.add_argument("--deaf", type=int, default=5, metavar="N", help="further streams that nobody reads")
     parser.add_argument("--rate", type=cli.positive_float, default=100, metavar="R", help="requests a second")
     parser.add_argument("--alerts", type=cli.positive_float, default=10, metavar="R", help="alerts a second")
-    parser.add_argument("--burn", type=int, default=1, metavar="N", help="processes that burn CPU beside it")
+    parser.add_argument("--burn", type=int, default=1, metavar="N", help="processes that burn CPU at the same time")
     parser.add_argument("--duration", type=cli.positive_float, default=20, metavar="S", help="seconds to measure")
     return parser.parse_args(argv)
 
