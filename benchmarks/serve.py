@@ -57,7 +57,7 @@ PATH = "/api/metrics"
 DUE = re.compile(rb'"sensor_id":"([0-9]+)"')
 
 
-class Results:
+class DatabaseFiller:
     """Fills the database like the processing: a day of windows, then a batch twice a second."""
 
     def __init__(self, url: str) -> None:
@@ -274,7 +274,7 @@ def run(args: argparse.Namespace) -> None:
         print("filling a database …", flush=True)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="iot-benchmark-"))
         url = f"sqlite:///{folder}/results.db"
-        results = Results(url)
+        results = DatabaseFiller(url)
         now_s = int(time.time()) // SLIDE_S * SLIDE_S
         results.keep_batch(range(now_s - DAY_S, now_s, SLIDE_S))
         stop = threading.Event()

@@ -66,7 +66,7 @@ class Site:
             self._process = None
 
 
-class Processing:
+class FakeProcessing:
     """Stands in for Spark, on a database that it empties first."""
 
     def __init__(self, store: Store) -> None:
@@ -142,7 +142,7 @@ def site(running_site, eventually):
 
 @pytest.fixture
 def processing(site):
-    return Processing(site.store)
+    return FakeProcessing(site.store)
 
 
 @pytest.fixture

@@ -11,10 +11,7 @@ from playwright.sync_api import expect
 from iot.alerts import encode
 from iot.settings import ALERTS_TOPIC
 from tests.support.page import (  # noqa: F401  # fixtures among them
-    TIMEOUT_MS,
     TOPIC,
-    Processing,
-    Site,
     a_reading,
     an_alert,
     browser,
@@ -182,6 +179,10 @@ def test_an_unreachable_server_is_shown_and_the_page_reconnects(open_page, proce
     site.stop()
     wait_for_state(page, "unreachable")
     expect(page.get_by_test_id("state-word")).to_have_text("Server unreachable")
+    # The icon does not come from the server now.
+    icon = page.locator("#banner-icon use").bounding_box()
+    assert icon
+    assert icon["width"] > 0
     expect(page.get_by_test_id("state-text")).to_contain_text("server does not answer. The figures below are from")
     expect(page.get_by_test_id("state-age")).to_contain_text("No answer for")
     expect(page.get_by_test_id("value-messages")).to_have_text("1")

@@ -190,7 +190,7 @@ export class Charts {
   }
 
   #whyEmpty() {
-    if (!this.#windows.loaded) return "Not read yet.";
+    if (!this.#windows.loaded) return "Not loaded yet.";
     if (this.#metrics?.total_messages === 0) return "No windows yet.";
     const times = (this.#metrics?.latest ?? [])
       .map((reading) => parseTime(reading.timestamp))
@@ -269,10 +269,10 @@ export class Charts {
       const sensors = metrics.active_sensors;
       const part =
         readings && sensors > metrics.latest.length ? `${whole(readings.length)} of ${whole(sensors)} sensors, ` : "";
-      const leftOut = figure?.leftOut ? `${figure.leftOut} more types by the filter, ` : "";
+      const leftOut = figure?.leftOut ? `${figure.leftOut} more types with the filter, ` : "";
       setText(
         element("latest-hint"),
-        figure ? `${part}${leftOut}diamond: breaks a rule; ends: least and greatest in this range` : "",
+        figure ? `${part}${leftOut}diamond: breaks a rule; ends: minimum and maximum in this range` : "",
       );
       return [
         figure,

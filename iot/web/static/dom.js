@@ -15,7 +15,7 @@ export function make(tag, className = "", text = "") {
   return made;
 }
 
-/** Shows an icon of icons.svg in an `<svg>` element. */
+/** Shows an icon of templates/icons.svg in an `<svg>` element. */
 export function setIcon(svg, name) {
-  svg.firstElementChild.setAttribute("href", `static/icons.svg#${name}`);
+  svg.firstElementChild.setAttribute("href", `#icon-${name}`);
 }

@@ -128,7 +128,7 @@ export class AlertList {
     const hint =
       count < this.#total ? `newest ${whole(count)}, ${whole(this.#total)} in all` : `${whole(count)} in all`;
     setText(element("alerts-hint"), count ? hint : "");
-    setText(element("alerts-empty"), count ? "" : this.#loaded ? "No alerts." : "Not read yet.");
+    setText(element("alerts-empty"), count ? "" : this.#loaded ? "No alerts." : "Not loaded yet.");
     this.#list.hidden = !count;
   }
 }

@@ -46,8 +46,8 @@ export function pageState(metrics, contact) {
   if (contact.error?.status === 401) {
     return made(
       "unauthorised",
-      "This dashboard asks for its token. Open it once by the whole address that the application printed when it " +
-        "started; it ends in /?token=…",
+      "This dashboard requires a token. Open its address once with /?token= and the token that the server was " +
+        "started with.",
     );
   }
   if (contact.error) {

@@ -43,7 +43,7 @@ def answers(url: str) -> bool:
     return True
 
 
-class Stream:
+class EventReader:
     """An open event stream, read in a thread."""
 
     def __init__(self, url: str) -> None:
@@ -66,7 +66,7 @@ def test_the_page_works_without_kafka_and_alerts_are_pushed_once_kafka_is_back(t
     with web_process(tmp_path, *flags) as process:
         eventually(lambda: answers(url))
         assert json.load(urllib.request.urlopen(f"{url}/api/metrics"))["total_messages"] == 0
-        stream = Stream(url)
+        stream = EventReader(url)
         eventually(lambda: "event: metrics" in stream.lines)
         with broker:
             sender = make_sender("confluent-kafka", broker.kafka, ALERTS_TOPIC)
