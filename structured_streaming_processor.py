@@ -1,41 +1,42 @@
 """Compute windows and alerts over the sensor readings with Spark Structured Streaming, and print them as they come.
 
-Windows are 30 s long, one every 10 s, with a watermark of 5 s; alerts go to the topic iot-alerts, messages that are no
-valid readings to iot-sensors-rejected. Progress is kept in a checkpoint, so a restart goes on where it was. Ctrl-C
-finishes cleanly with a summary.
+Windows are 30 s long and start every 10 s, with a watermark of 5 s. Alerts go to the topic iot-alerts, messages that
+are not valid readings to iot-sensors-rejected. A restart continues where the last run stopped. Ctrl-C prints a summary.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from iot import alerts, cli, rules_file, settings, terminal
-from iot.alerts import DEFAULT_RULES, Delivered
-from iot.batches import Identity, Offsets, Report
+from iot import cli, terminal
+from iot.alerts import Rules
+from iot.batches import BatchReport, Identity
 from iot.kafka.alert_feed import AlertFeed
 from iot.kafka.connect import require_broker
 from iot.kafka.offsets import end_offsets, start_offsets
 from iot.kafka.topic_guard import TopicGuard
 from iot.kafka.topics import ensure_topics, topic_id
 from iot.processes import StopSignal
-from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, SLIDE_S, WATERMARK_S, WINDOW_S, UserError
-from iot.spark import alerts as spark_alerts
-from iot.spark import checkpoints, errors
-from iot.spark import queries as streams
+from iot.rules_file import load_rules
+from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, SLIDE_S, WATERMARK_S, WINDOW_S, Kafka, UserError, reason
+from iot.spark import alerts, checkpoints, queries
 from iot.spark import session as spark_session
-from iot.spark.checkpoints import Notes
+from iot.spark.board import Board
+from iot.spark.checkpoints import CheckpointNotes
+from iot.spark.errors import explain
 from iot.spark.rejected import RejectedWriter
+from iot.spark.windows import start_windows
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -44,248 +45,190 @@ if TYPE_CHECKING:
 NAME = "structured_streaming_processor"
 CHECKPOINTS = ("spark-windows-checkpoint", "spark-alerts-checkpoint")
 TRIGGER = "1 second"
+# How often to look at the queries.
 LOOK_EVERY_S = 0.2
-# Alerts that the last batch raised may still be on their way.
+# How long to wait at the end for alerts of the last batch.
 LAST_ALERTS_S = 2.0
 
 
-Key = tuple[datetime, str, str]
-"""Of a window: its end, sensor type, and location (empty where windows are over all)."""
+@dataclass(frozen=True)
+class Source:
+    """The topic that is processed, and the state of this script."""
+
+    kafka: Kafka
+    identity: Identity
+    folders: list[Path]
+    """The checkpoints of the windows query and of the alerts query."""
+    notes: list[CheckpointNotes]
+
+    @property
+    def fix(self) -> str:
+        """The command that resets both queries."""
+        return checkpoints.how_to_reset(*self.folders)
 
 
-def newest_first(key: Key) -> tuple[float, tuple[str, str]]:
-    end, *names = key
-    return -end.timestamp(), (names[0], names[1])
-
-
-class Board:
-    """What the terminal shows: the newest windows in a table, totals above it; alerts scroll."""
-
-    def __init__(self, status: terminal.StatusLine, rows: int, by_location: bool) -> None:
-        self._status = status
-        self._rows = rows
-        self._by_location = by_location
-        self._lock = threading.Lock()
-        self._windows: dict[Key, dict[str, Any]] = {}
-        self._changed = False
-        self.batches = self.messages = self.rejected = self.late = self.latest_by_us = self.alerts = 0
-
-    def add(self, rows: pa.Table, report: Report) -> None:
-        """Take over the windows that a batch changed, and its report."""
-        with self._lock:
-            self.batches += 1
-            self.messages += report.messages
-            self.rejected += report.rejected
-            self.late += report.late
-            self.latest_by_us = max(self.latest_by_us, report.latest_by_us)
-            for row in rows.to_pylist():
-                self._windows[row["end"], row["sensor_type"], row["location"] or ""] = row
-            for key in sorted(self._windows, key=newest_first)[self._rows :]:
-                del self._windows[key]
-            self._changed = True
-
-    def alert(self, delivered: list[Delivered], _: Offsets) -> None:
-        """Print alerts."""
-        with self._lock:
-            self.alerts += len(delivered)
-            self._status.print(*(alerts.line(one.alert) for one in delivered))
-
-    def say(self, *lines: str) -> None:
-        with self._lock:
-            self._status.print(*lines)
-
-    def show(self) -> None:
-        """Show the table if a batch changed it."""
-        with self._lock:
-            if self._changed or self._status.is_live:
-                self._status.update(self.text)
-                self._changed = False
-
-    def text(self) -> str:
-        """Totals, and the windows, newest first."""
-        return "\n".join([self.totals(), *self.table()])
-
-    def totals(self) -> str:
-        late = f" (at most {timedelta(seconds=self.latest_by_us // 1_000_000)} behind)" if self.late else ""
-        return (
-            f"{self.messages:,} readings, {self.rejected:,} rejected, {self.late:,} late{late}, {self.alerts:,} alerts"
-        )
-
-    def table(self) -> list[str]:
-        if not self._windows:
-            return ["no windows yet: python iot_producer.py sends readings"]
-        place = f"{'location':<16}" if self._by_location else ""
-        head = f"{'window':<19} {'sensor type':<16}{place}{'count':>10}{'avg':>12}{'min':>12}{'max':>12}  unit"
-        lines = [head]
-        last_end = None
-        for end, sensor_type, location in sorted(self._windows, key=newest_first):
-            row = self._windows[end, sensor_type, location]
-            begin = end - timedelta(seconds=WINDOW_S)
-            label = f"{begin.astimezone():%H:%M:%S}–{end.astimezone():%H:%M:%S}" if end != last_end else ""
-            last_end = end
-            numbers = "".join(f"{number:>12,.2f}" for number in (row["total"] / row["count"], row["min"], row["max"]))
-            place = f"{terminal.printable(location)[:15]:<16}" if self._by_location else ""
-            lines.append(
-                f"{label:<19} {terminal.printable(sensor_type)[:15]:<16}{place}{row['count']:>10,}{numbers}"
-                f"  {terminal.printable(row['unit'])}"
-            )
-        return lines
-
-
-def cure(args: argparse.Namespace) -> str:
-    """The command that has both queries start afresh."""
-    return checkpoints.start_afresh(*(args.checkpoint_dir / name for name in CHECKPOINTS))
-
-
-def start_queries(
-    spark: SparkSession, args: argparse.Namespace, kafka: settings.Kafka, notes: list[Notes], board: Board
-) -> list[StreamingQuery]:
-    """Start the windows query and the alerts query on the topic."""
-    windows_checkpoint, alerts_checkpoint = (args.checkpoint_dir / name for name in CHECKPOINTS)
-    of_windows, of_alerts = notes
-    guard = TopicGuard(kafka, of_windows.identity, cure(args))
-
-    def keep(batch_id: int, rows: pa.Table, report: Report) -> None:
-        guard.require_not_replaced()
-        board.add(rows, report)
-        of_windows.contexts = checkpoints.contexts_after(of_windows.contexts, batch_id, report)
-        checkpoints.write_notes(windows_checkpoint, of_windows)
-
-    micro_batch = {"availableNow": True} if args.available_now else {"processingTime": args.trigger}
-    windows = streams.start_windows(
-        spark,
-        streams.read_topic(spark, kafka, args.topic, of_windows.start),
-        str(windows_checkpoint),
-        keep,
-        of_windows.contexts,
-        micro_batch,
-        RejectedWriter(kafka, REJECTED_TOPIC, args.topic),
-        by_location=args.by_location,
-    )
-    trigger = streams.alerts_trigger(spark, micro_batch)
-    why_not = streams.why_no_real_time(spark, micro_batch)
-    board.say(f"alerts to {ALERTS_TOPIC} in " + (f"micro-batches: {why_not}" if why_not else "real-time mode"))
-    topic = streams.read_topic(spark, kafka, args.topic, of_alerts.start, trigger)
-    raised = spark_alerts.alerts(topic, args.rules_table)
-    return [windows, streams.start_alerts(raised, kafka, ALERTS_TOPIC, str(alerts_checkpoint), trigger)]
-
-
-def watch(queries: list[StreamingQuery], feed: AlertFeed, board: Board, cure: str, stop: threading.Event) -> None:
-    """Show what comes until ``stop`` is set or all queries have finished.
+def open_source(args: argparse.Namespace, kafka: Kafka) -> Source:
+    """Read the notes beside the checkpoints, or write those of a new checkpoint.
 
     Raises:
-        UserError: a query died.
+        UserError: a checkpoint is of another topic or another program.
     """
-    away = None
+    folders = [args.checkpoint_dir / name for name in CHECKPOINTS]
+    identity = Identity(args.topic, topic_id(kafka, args.topic))
+    notes = []
+    for folder in folders:
+        found = checkpoints.read_notes(folder)
+        if found:
+            identity.require(found.identity, f"the checkpoint {folder}", checkpoints.how_to_reset(*folders))
+        notes.append(found or CheckpointNotes(identity, start_offsets(kafka, args.topic, args.starting_offsets)))
+        checkpoints.write_notes(folder, notes[-1])
+    return Source(kafka, identity, folders, notes)
+
+
+def start_windows_query(
+    spark: SparkSession, source: Source, board: Board, trigger: Mapping[str, Any], by_location: bool
+) -> StreamingQuery:
+    """The readings of the topic, validated and windowed, on the board."""
+    guard = TopicGuard(source.kafka, source.identity, source.fix)
+
+    def show(_: int, windows: pa.Table, report: BatchReport) -> None:
+        guard.require_not_replaced()
+        board.add(windows, report)
+
+    topic = queries.read_topic(spark, source.kafka, source.identity.topic, source.notes[0].start)
+    writer = RejectedWriter(source.kafka, REJECTED_TOPIC, source.identity.topic)
+    return start_windows(topic, source.folders[0], show, trigger=trigger, on_rejected=writer, by_location=by_location)
+
+
+def start_alerts_query(
+    spark: SparkSession, source: Source, board: Board, micro_batch: Mapping[str, Any], rules: Rules
+) -> StreamingQuery:
+    """The readings that break a rule, as alerts in their topic."""
+    why_not = queries.why_no_real_time(spark, micro_batch)
+    board.say(f"alerts to {ALERTS_TOPIC} in " + (f"micro-batches: {why_not}" if why_not else "real-time mode"))
+    trigger = queries.alerts_trigger(spark, micro_batch)
+    topic = queries.read_topic(spark, source.kafka, source.identity.topic, source.notes[1].start, trigger)
+    raised = alerts.alerts(topic, rules)
+    return queries.start_alerts(raised, source.kafka, ALERTS_TOPIC, source.folders[1], trigger)
+
+
+@contextmanager
+def running(
+    spark: SparkSession, args: argparse.Namespace, source: Source, board: Board
+) -> Iterator[list[StreamingQuery]]:
+    """Both queries; they stop at the end of the block.
+
+    Raises:
+        UserError: a query does not start.
+    """
+    trigger = {"availableNow": True} if args.available_now else {"processingTime": args.trigger}
+    started: list[StreamingQuery] = []
+    try:
+        try:
+            started.append(start_windows_query(spark, source, board, trigger, args.by_location))
+            started.append(start_alerts_query(spark, source, board, trigger, load_rules(args.rules)))
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"the queries do not start: {explain(error, fix=source.fix)}") from error
+        yield started
+    finally:
+        for query in started:
+            query.stop()
+
+
+def watch(started: list[StreamingQuery], feed: AlertFeed, board: Board, fix: str, stop: threading.Event) -> None:
+    """Show results until ``stop`` is set or all queries have finished.
+
+    Raises:
+        UserError: a query failed.
+    """
+    outage = None
     while not stop.wait(LOOK_EVERY_S):
         board.show()
-        for query in queries:
+        for query in started:
             if error := query.exception():
-                raise UserError(f"the {query.name} query died: {errors.explain(error, cure=cure)}")
+                raise UserError(f"the {query.name} query failed: {explain(error, fix=fix)}")
         if feed.failure:
-            raise UserError(f"alerts cannot be shown: {settings.reason(feed.failure)}")
-        outage = feed.outage
-        if (outage is None) != (away is None):
-            board.say(f"Kafka does not answer ({outage}); trying until it does" if outage else "Kafka is back")
-            away = outage
-        if not any(query.isActive for query in queries):
+            raise UserError(f"alerts cannot be shown: {reason(feed.failure)}")
+        if (feed.outage is None) != (outage is None):
+            board.say(
+                f"Kafka does not answer ({feed.outage}); retrying until it does" if feed.outage else "Kafka is back"
+            )
+            outage = feed.outage
+        if not any(query.isActive for query in started):
+            stop.wait(LAST_ALERTS_S)
             return
 
 
+def process(args: argparse.Namespace, source: Source, spark: SparkSession, stop: threading.Event) -> None:
+    """Process until told to stop, and print the summary."""
+    kafka = source.kafka
+    with ExitStack() as stack:
+        status = stack.enter_context(terminal.StatusLine(plain_every_s=0))
+        board = Board(status, args.rows, args.by_location)
+        board.say(
+            f"windows of {WINDOW_S} s, one every {SLIDE_S} s, watermark {WATERMARK_S} s, "
+            f"over {args.topic} at {kafka.bootstrap_servers}",
+            f"Spark UI {spark.sparkContext.uiWebUrl or 'off'}   checkpoints {args.checkpoint_dir}",
+        )
+        feed = AlertFeed(kafka, args.topic, board.print_alerts)
+        feed.start(end_offsets(kafka, ALERTS_TOPIC))
+        stack.callback(feed.close)
+        begun_s = time.monotonic()
+        started = stack.enter_context(running(spark, args, source, board))
+        watch(started, feed, board, source.fix, stop)
+    print(board.text() if args.available_now else board.totals())
+    print(f"processed in {board.batches:,} batches, {time.monotonic() - begun_s:,.1f} s", flush=True)
+
+
 def run(args: argparse.Namespace, stop: threading.Event) -> None:
-    """Process until told to stop, and print the summary.
+    """Check everything that can be checked, start Spark, and process.
 
     Raises:
-        UserError: something that the user can cure.
+        UserError: something that the user can fix.
     """
     kafka = cli.kafka_from(args)
-    args.rules_table = rules_file.load_rules(args.rules) if args.rules else DEFAULT_RULES
+    load_rules(args.rules)
     require_broker(kafka)
     for warning in ensure_topics(kafka, [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]):
         print(f"warning: {warning}", file=sys.stderr)
-    folders = [args.checkpoint_dir / name for name in CHECKPOINTS]
-    identity = Identity(args.topic, topic_id(kafka, args.topic))
-    with checkpoints.hold(args.checkpoint_dir, NAME):
-        notes = []
-        for folder in folders:
-            found = checkpoints.read_notes(folder)
-            if found:
-                identity.require(found.identity, f"the checkpoint {folder}", cure(args))
-            notes.append(found or Notes(identity, start_offsets(kafka, args.topic, args.starting_offsets)))
-            checkpoints.write_notes(folder, notes[-1])
+    with checkpoints.lock(args.checkpoint_dir, NAME):
+        source = open_source(args, kafka)
         print(f"starting Spark; its log: {spark_session.log_file(NAME)}", flush=True)
         spark = spark_session.start(NAME, args.master)
-        feed = None
         try:
-            with terminal.StatusLine(plain_every_s=0) as status:
-                board = Board(status, args.rows, args.by_location)
-                board.say(
-                    f"windows of {WINDOW_S} s, one every {SLIDE_S} s, watermark {WATERMARK_S} s, "
-                    f"over {args.topic} at {kafka.bootstrap_servers}",
-                    f"Spark UI {spark.sparkContext.uiWebUrl or 'off'}   checkpoints {args.checkpoint_dir}",
-                )
-                feed = AlertFeed(kafka, args.topic, board.alert)
-                feed.start(end_offsets(kafka, ALERTS_TOPIC))
-                begun_s = time.monotonic()
-                try:
-                    queries = start_queries(spark, args, kafka, notes, board)
-                except UserError:
-                    raise
-                except Exception as error:
-                    raise UserError(f"the queries do not start: {errors.explain(error, cure=cure(args))}") from error
-                try:
-                    watch(queries, feed, board, cure(args), stop)
-                finally:
-                    for query in queries:
-                        query.stop()
-                    stop.wait(0 if stop.is_set() else LAST_ALERTS_S)
-                    feed.close()
-            print(board.text() if args.available_now else board.totals())
-            print(f"processed in {board.batches:,} batches, {time.monotonic() - begun_s:,.1f} s", flush=True)
+            process(args, source, spark, stop)
         finally:
-            if feed:
-                feed.close()
             spark.stop()
 
 
 def interval(text: str) -> str:
     """argparse type: an interval of Spark's."""
     if not re.fullmatch(r"\d+(\.\d+)? ?(milliseconds?|ms|seconds?|s|minutes?|hours?)", text.strip()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no interval; for example '500 milliseconds' or '10 seconds'")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an interval; for example '500 milliseconds' or '10 seconds'")
     return text.strip()
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--master",
-        default=os.environ.get("MASTER") or spark_session.MASTER,
-        help="the Spark master: local[N], spark://…",
+    cli.add_spark_arguments(
+        parser,
+        master=spark_session.MASTER,
+        checkpoint_dir=checkpoints.CHECKPOINT_ROOT,
+        checkpoints=CHECKPOINTS,
     )
-    parser.add_argument(
-        "--checkpoint-dir",
-        metavar="DIR",
-        type=Path,
-        default=checkpoints.CHECKPOINT_ROOT,
-        help=f"where {' and '.join(CHECKPOINTS)} are; on a cluster a folder that all machines share",
-    )
-    parser.add_argument(
-        "--starting-offsets",
-        choices=("earliest", "latest"),
-        default="latest",
-        help="where to begin without a checkpoint",
-    )
-    parser.add_argument("--available-now", action="store_true", help="process what is there, then stop")
+    cli.add_rules_argument(parser)
+    parser.add_argument("--available-now", action="store_true", help="process what is in the topic now, then stop")
     parser.add_argument(
         "--trigger",
         metavar="INTERVAL",
         type=interval,
         default=TRIGGER,
-        help="at most one batch per interval, as Spark writes them",
+        help="start a batch at most once per interval, in Spark's notation",
     )
     parser.add_argument("--by-location", action="store_true", help="windows by sensor type and location")
-    parser.add_argument("--rows", metavar="N", type=cli.positive_int, default=20, help="rows of the table")
-    parser.add_argument("--rules", metavar="FILE", type=Path, help="a TOML file of rules instead of the usual ones")
+    parser.add_argument("--rows", metavar="N", type=cli.positive_int, default=20, help="maximum rows of the table")
     return parser.parse_args(argv)
 
 

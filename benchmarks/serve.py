@@ -35,7 +35,7 @@ from benchmarks import harness
 from benchmarks.harness import some_kafka
 from iot import cli
 from iot.alerts import DEFAULT_RULES, Alert, encode
-from iot.batches import Context, Identity, Latest, Report, Total
+from iot.batches import BatchReport, Identity, Latest, Total
 from iot.broker.broker import find_free_port
 from iot.kafka.sender import make_sender
 from iot.processes import spawn
@@ -86,9 +86,8 @@ class DatabaseFiller:
             }
         )
         names = list(STANDARD_UNITS)
-        report = Report(
+        report = BatchReport(
             messages=SENSORS,
-            newest_us=now_us,
             next_offsets={0: self._batch * SENSORS},
             totals={name: Total(10, 220.0, 17.25, 31.5, now_us, unit) for name, unit in STANDARD_UNITS.items()},
             latest=[
@@ -101,7 +100,7 @@ class DatabaseFiller:
             sensor_types=names,
             locations=["building_a"],
         )  # fmt: skip
-        batch = Batch("windows", self._batch, changed, report, {self._batch: Context()})
+        batch = Batch("windows", self._batch, changed, report)
         self._store.write_batch(batch, DEFAULT_RULES, now_s)
         queries = [QueryStatus(name, True, None, now_s) for name in ("windows", "alerts")]
         self._store.heartbeat(Status(now_s, self._started_s, queries, end_offsets={0: self._batch * SENSORS}))

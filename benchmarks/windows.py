@@ -28,6 +28,7 @@ from iot.settings import PARTITIONS, REJECTED_TOPIC, Kafka, UserError
 from iot.spark import queries
 from iot.spark import session as spark_session
 from iot.spark.rejected import RejectedWriter
+from iot.spark.windows import start_windows
 
 STATE = "spark.sql.streaming.stateStore.providerClass"
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
@@ -59,14 +60,12 @@ class Runs:
             counted[0] += report.messages + report.rejected
 
         with tempfile.TemporaryDirectory(prefix="iot-benchmark-") as checkpoint:
-            query = queries.start_windows(
-                self._spark,
+            query = start_windows(
                 queries.read_topic(self._spark, self._kafka, self._topic, dict.fromkeys(range(PARTITIONS), 0)),
-                checkpoint,
+                Path(checkpoint),
                 count,
-                {},
-                {"availableNow": True},
-                RejectedWriter(self._kafka, REJECTED_TOPIC, self._topic),
+                trigger={"availableNow": True},
+                on_rejected=RejectedWriter(self._kafka, REJECTED_TOPIC, self._topic),
             )
             query.awaitTermination()
         if counted[0] != self._messages:

@@ -1,32 +1,49 @@
-"""What a batch reports of itself, what the next one has to know of it, and how many names have rows of their own."""
+"""What a batch of readings comes to: the report that Spark's tasks hand to the driver, and on to the database.
+
+Structs only, without Spark: ``iot.spark`` fills them, ``iot.results`` stores them.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
-from iot.settings import LATENESS_S, UserError
+from iot.settings import UserError
 
 MAX_TYPES = 200
 MAX_LOCATIONS = 1_000
 MAX_SENSORS = 100_000
 OTHER = "other"
 
-# Spark's first watermark is the epoch: what ends before it never reaches a window.
-FIRST_NEWEST_US = LATENESS_S * 1_000_000
+Offsets = dict[int, int]
+"""The next offset to read, or where the topic ends, by partition."""
 
 
-class Context(msgspec.Struct):
-    """What a batch has to know of those before it."""
+class Identity(msgspec.Struct, frozen=True):
+    """The topic that state is about. A topic that was deleted and created again has another id."""
 
-    newest_us: int = FIRST_NEWEST_US
-    """The newest event time of all valid readings before this batch, in whole milliseconds as Spark's watermark is."""
-    sensor_types: list[str] = []
-    """The sensor types that have rows of their own, at most ``MAX_TYPES``."""
-    locations: list[str] = []
+    topic: str
+    topic_id: str
+
+    def require(self, found: Identity, what: str, fix: str) -> None:
+        """Check that ``found``, stored in ``what``, is about this topic.
+
+        Args:
+            fix: the command that resets the state, for the message.
+
+        Raises:
+            UserError: it is about another topic.
+        """
+        if found == self:
+            return
+        if found.topic != self.topic:
+            why = f"is of topic {found.topic}, not {self.topic}"
+        else:
+            why = f"is of an earlier topic {self.topic}, which was deleted and created again"
+        raise UserError(f"{what} {why}; {fix}")
 
 
 class Total(msgspec.Struct, array_like=True):
-    """Running totals of one sensor type; ``unit`` is that of its newest reading."""
+    """Totals of one sensor type; ``unit`` is the unit of its newest reading."""
 
     count: int
     total: float
@@ -48,41 +65,32 @@ class Latest(msgspec.Struct, array_like=True, order=True):
     value: float
     unit: str
     heard_ms: int
-    """Kafka's timestamp of the last message of this sensor and type, whichever is its latest reading."""
+    """Kafka's timestamp of the last message of this sensor and type, whichever reading is the latest."""
 
 
-class Report(msgspec.Struct):
-    """What a batch did beside its windows."""
+class BatchReport(msgspec.Struct):
+    """What a batch comes to, besides its windows."""
 
     messages: int = 0
     """Valid readings, late ones included."""
     rejected: int = 0
     late: int = 0
-    """Readings that some of their windows, or all, had to do without."""
-    latest_by_us: int = 0
-    """How far the latest of the late was behind the newest reading before it."""
-    newest_us: int = FIRST_NEWEST_US
-    """The newest event time after this batch, this batch included."""
-    next_offsets: dict[int, int] = {}
-    """By partition that had messages: the offset after the last of them."""
+    """Readings that were too late for one or more of their windows."""
+    most_late_s: int = 0
+    """How many whole seconds the latest of these was behind the newest reading before it."""
+    next_offsets: Offsets = {}
+    """The offset after the last message, of each partition that had messages."""
     totals: dict[str, Total] = {}
     """By sensor type."""
     latest: list[Latest] = []
     sensor_types: list[str] = []
-    """All that have rows of their own after this batch."""
+    """All sensor types with rows of their own after this batch, at most ``MAX_TYPES``."""
     locations: list[str] = []
-
-    def context(self) -> Context:
-        """The context of the batch after this one."""
-        return Context(self.newest_us // 1000 * 1000, self.sensor_types, self.locations)
-
-
-encode_report = msgspec.msgpack.Encoder().encode
-decode_report = msgspec.msgpack.Decoder(Report).decode
+    """All locations with rows of their own after this batch, at most ``MAX_LOCATIONS``."""
 
 
 def keep_latest(latest: dict[tuple[str, str], Latest], entry: Latest) -> None:
-    """Keep of one sensor and type the latest reading, and when it was last heard from."""
+    """Merge an entry into the latest readings by sensor and type; the newest ``heard_ms`` stays."""
     key = (entry.sensor_id, entry.sensor_type)
     known = latest.get(key)
     if known is None:
@@ -99,24 +107,3 @@ def forget_oldest(latest: dict[tuple[str, str], Latest], slack: int = 1) -> None
         heard = sorted(latest, key=lambda key: latest[key].heard_ms, reverse=True)
         for key in heard[MAX_SENSORS:]:
             del latest[key]
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """The topic that a checkpoint is about; made anew, a topic of the same name has another id."""
-
-    topic: str
-    topic_id: str
-
-    def require(self, found: Identity, what: str, cure: str) -> None:
-        """Raises ``UserError`` when ``found``, kept in ``what``, is about another topic."""
-        if found == self:
-            return
-        if found.topic != self.topic:
-            why = f"is of topic {found.topic}, not {self.topic}"
-        else:
-            why = f"is of an earlier topic {self.topic}, which was deleted and made again"
-        raise UserError(f"{what} {why}; {cure}")
-
-
-Offsets = dict[int, int]
-"""The next offset to read, or where the topic ends, by partition."""

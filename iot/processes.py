@@ -107,6 +107,17 @@ def spawn(args: list[str], **popen: Any) -> subprocess.Popen[bytes]:
     return result
 
 
+def end(process: subprocess.Popen[bytes], number: int, wait_s: float = 15.0) -> None:
+    """Send a child the signal ``number``, and kill it if it has not ended after ``wait_s``."""
+    if process.poll() is None:
+        process.send_signal(number)
+        try:
+            process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 def _tie_to_parent(parent: int, pipe: int) -> None:
     """Make the kernel kill this process when the parent ends. Where it cannot, start a watcher that does."""
     if sys.platform == "linux":

@@ -18,9 +18,6 @@ PARTITIONS = 3
 WINDOW_S = 30
 SLIDE_S = 10
 WATERMARK_S = 5
-# Windows stay open this much longer than promised: across partitions order is known to the millisecond only, and it is
-# no harm to count what the promise allows to drop.
-LATENESS_S = WATERMARK_S + 15
 FUTURE_TOLERANCE_S = 60
 
 CACHE_DIR = Path(os.environ.get("IOT_CACHE_DIR") or platformdirs.user_cache_dir("iot-streaming"))

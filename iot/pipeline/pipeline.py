@@ -1,183 +1,191 @@
-"""Processing for the dashboard: Spark's queries into the results database, kept alive, and a heartbeat on how they are.
+"""Fills the results database: the windows query, the alerts query, and the feed that stores the alerts.
 
-Three things run side by side and are started again when they fail, each after a pause that doubles: the windows query,
-the alerts query, and the feed that keeps the alerts. What failed, and why, is in the heartbeat, which the page shows.
-Results are kept only once Kafka has said that the topic is still the one that they are about.
+    topic of readings ──> windows query ──────────────────────────────────> write_batch ─┐
+            └───────────> alerts query ──> topic of alerts ──> alert feed ──> write_alerts ─┴─> results database
+
+The three jobs run side by side, and each is started again when it fails. ``iot.pipeline.heartbeat`` reports on them.
+Before results are stored, Kafka confirms that the topic is still the one that they are about.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from iot.alerts import Delivered, Rules
-from iot.batches import Identity, Offsets, Report
+from iot.batches import BatchReport, Identity, Offsets
 from iot.kafka.alert_feed import AlertFeed
-from iot.kafka.offsets import EndOffsets, end_offsets
+from iot.kafka.offsets import end_offsets
 from iot.kafka.topic_guard import TopicGuard, TopicReplaced
-from iot.pipeline.job import Job
-from iot.results.model import STARTING, Batch, QueryStatus, Status
+from iot.pipeline.heartbeat import Heartbeat, PipelineStatus
+from iot.pipeline.job import FeedRun, Job, QueryRun, SparkGone
+from iot.results.model import STARTING, Batch
 from iot.results.store import Store, StoreUnavailable
-from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError, reason
-from iot.spark import alerts as spark_alerts
-from iot.spark import queries as streams
-from iot.spark.checkpoints import contexts_after
+from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka
+from iot.spark import alerts, queries
 from iot.spark.rejected import RejectedWriter
+from iot.spark.windows import start_windows
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-    from pyspark.sql.streaming.query import StreamingQuery
 
 CHECKPOINTS = ("dashboard-sensors-checkpoint", "dashboard-alerts-checkpoint")
 TRIGGER = {"processingTime": "500 milliseconds"}
-HEARTBEAT_S = 1.0
-# Two queries that start at once take longer to the first figure than one after the other: alerts wait for the first
-# batch of the windows if there is one to wait for, but not longer than this.
+# How often the jobs are polled.
+POLL_S = 1.0
+# How long the alerts query waits for the first batch of windows. Started together, both need longer for a first result.
 ALERTS_WAIT_S = 20.0
-# A transaction for each alert would cost more than raising them; the page has them by push before.
+# How long alerts gather before they are stored: a transaction for each would cost more than raising them.
 ALERTS_GATHER_S = 0.25
-PRUNE_S = 30.0
-LAG_S = 10
 
 
-class Processing:
-    """All that fills the database; ``run`` keeps it going in a thread of its own until ``close``."""
+@dataclass(frozen=True)
+class Settings:
+    """What the pipeline processes, and where its state is."""
+
+    kafka: Kafka
+    identity: Identity
+    rules: Rules
+    checkpoint_dir: Path
+    start: Offsets
+    """The offsets at which reading begins, without a checkpoint."""
+    retention_s: float
+    reset: str
+    """The command that removes checkpoints and results, for error messages."""
+
+
+class Pipeline:
+    """The jobs and their supervision; ``start`` returns at once, ``close`` ends everything."""
 
     def __init__(
         self,
         starting: Future[SparkSession],
-        kafka: Kafka,
-        identity: Identity,
         store: Store,
-        rules: Rules,
-        checkpoint_dir: Path,
-        start: Offsets,
-        retention_s: float,
+        settings: Settings,
+        *,
         say: Callable[[str], None],
-        tell_page: Callable[[str], None],
-        cure: str,
+        report_database: Callable[[str], None],
     ) -> None:
         """
         Args:
-            tell_page: called with why the database cannot be written, which it cannot say itself; empty when it can.
-            cure: a command that has everything start afresh.
+            starting: Spark, which may still be starting.
+            say: prints a line.
+            report_database: called with why the database cannot be written, which it cannot report itself; with an
+                empty text once it can.
         """
         self._starting = starting
-        self._kafka = kafka
-        self._topic = identity.topic
-        self._topic_id = identity.topic_id
         self._store = store
-        self._rules = rules
-        self._checkpoints = [checkpoint_dir / name for name in CHECKPOINTS]
-        self._start_offsets = start
-        self._retention_s = retention_s
+        self._settings = settings
         self._say = say
-        self._tell_page = tell_page
-        self._cure = f"stop this; {cure}"
-        self._stop = threading.Event()
-        # Starting a query may take seconds, and nobody must take that for silence.
-        self._threads = [
-            threading.Thread(target=target, name=name, daemon=True)
-            for name, target in (("processing", self._run), ("heartbeat", self._report))
-        ]
-        self._windows = Job("windows", self._start_windows, self._cure, "micro-batch")
-        self._alerts = Job("alerts", self._start_alerts, self._cure)
-        self._feed = Job("alert feed", self._start_feed, self._cure)
-        self._guard = TopicGuard(kafka, identity, self._cure)
-        self._kafka_away: str | None = None
-        self._ends = EndOffsets(kafka, identity.topic)
-        self._ends_then: deque[tuple[float, dict[int, int]]] = deque()
-        # Why the last batch could not be kept, and why the last heartbeat could not.
-        self._batch_lost: str | None = None
-        self._heartbeat_lost: str | None = None
-        self._started_s = time.time()
+        reset = f"stop this; {settings.reset}"
+        self._windows = Job("windows", self._start_windows, reset)
+        self._windows.mode = "micro-batch"
+        self._alerts = Job("alerts", self._start_alerts, reset, may_begin=self._may_start_alerts)
+        self._feed = Job("alert feed", self._start_feed, reset)
+        # The feed comes first: it begins at the end of its topic, before the alerts query adds to that.
+        self._jobs: tuple[Job[QueryRun] | Job[FeedRun], ...] = (self._feed, self._windows, self._alerts)
+        self._guard = TopicGuard(settings.kafka, settings.identity, reset)
+        self._heartbeat = Heartbeat(
+            store,
+            settings.kafka,
+            settings.identity.topic,
+            self._status,
+            retention_s=settings.retention_s,
+            require_same_topic=self._require_same_topic,
+            report_database=report_database,
+        )
         self._said: dict[str, str | None] = {}
-        self._spark_ui: str | None = None
+        self._reset = reset
+        self._alerts_due_s = time.monotonic() + ALERTS_WAIT_S
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name="pipeline", daemon=True)
+        # Why the last batch could not be stored.
+        self._batch_lost: str | None = None
+        self._has_processed = threading.Event()
         self.over: str | None = None
-        """Why this cannot go on; then only a new start helps."""
+        """Why nothing can be processed until the script is started again; None while it can."""
         self.messages = 0
-        self._counting = threading.Event()
+        """Readings processed since the start."""
 
     def start(self) -> None:
-        """Start everything; failures are in the heartbeat, and said once."""
-        for thread in self._threads:
-            thread.start()
+        """Start everything. Failures are in the heartbeat, and said once."""
+        self._thread.start()
+        self._heartbeat.start()
 
     def close(self) -> None:
         """Stop everything that runs."""
         self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-        for job in (self._windows, self._alerts):
-            if job.running is not None:
-                with suppress(Exception):
-                    job.running.stop()
-        if self._feed.running:
-            self._feed.running.close()
-        self._ends.close()
+        self._thread.join(30)
+        self._heartbeat.end()
+        for job in reversed(self._jobs):
+            job.stop()
         self._guard.close()
-        with suppress(UserError):
-            self._heartbeat(stopped=True)
+        self._heartbeat.close()
 
-    # Jobs -------------------------------------------------------------------------------------------------------------
+    # The jobs ---------------------------------------------------------------------------------------------------------
 
-    def _start_windows(self) -> StreamingQuery:
-        topic = streams.read_topic(self._spark, self._kafka, self._topic, self._start_offsets)
+    def _start_windows(self) -> QueryRun:
+        of = self._settings
+        topic = queries.read_topic(self._spark, of.kafka, of.identity.topic, of.start)
+        writer = RejectedWriter(of.kafka, REJECTED_TOPIC, of.identity.topic)
+        checkpoint = of.checkpoint_dir / CHECKPOINTS[0]
+        query = start_windows(topic, checkpoint, self._write_batch, trigger=TRIGGER, on_rejected=writer, sensors=True)
+        return QueryRun(query)
 
-        def keep(batch_id: int, rows: pa.Table, report: Report) -> None:
-            contexts = contexts_after(known, batch_id, report)
-            if report.messages or report.rejected:
-                self._require_same_topic()
-            try:
-                # Its name will do for an id: checkpoint and database begin and end together.
-                self._store.write_batch(Batch("windows", batch_id, rows, report, contexts), self._rules, time.time())
-            except StoreUnavailable as error:
-                self._batch_lost = str(error)
-                raise
-            self._batch_lost = None
-            self.messages += report.messages
-            self._counting.set()
-            known.clear()
-            known.update(contexts)
+    def _write_batch(self, batch_id: int, windows: pa.Table, report: BatchReport) -> None:
+        if report.messages or report.rejected:
+            self._require_same_topic()
+        try:
+            # The query's name serves as its id: checkpoint and database begin and end together.
+            self._store.write_batch(Batch("windows", batch_id, windows, report), self._settings.rules, time.time())
+        except StoreUnavailable as error:
+            self._batch_lost = str(error)
+            raise
+        self._batch_lost = None
+        self.messages += report.messages
+        self._has_processed.set()
 
-        known = self._store.contexts()
-        return streams.start_windows(
-            self._spark,
-            topic,
-            str(self._checkpoints[0]),
-            keep,
-            known,
-            TRIGGER,
-            RejectedWriter(self._kafka, REJECTED_TOPIC, self._topic),
-            sensors=True,
-        )
+    def _start_alerts(self) -> QueryRun:
+        of = self._settings
+        trigger = queries.alerts_trigger(self._spark, TRIGGER)
+        topic = queries.read_topic(self._spark, of.kafka, of.identity.topic, of.start, trigger)
+        raised = alerts.alerts(topic, of.rules)
+        checkpoint = of.checkpoint_dir / CHECKPOINTS[1]
+        return QueryRun(queries.start_alerts(raised, of.kafka, ALERTS_TOPIC, checkpoint, trigger))
 
-    def _start_alerts(self) -> StreamingQuery:
-        trigger = streams.alerts_trigger(self._spark, TRIGGER)
-        topic = streams.read_topic(self._spark, self._kafka, self._topic, self._start_offsets, trigger)
-        raised = spark_alerts.alerts(topic, self._rules)
-        return streams.start_alerts(raised, self._kafka, ALERTS_TOPIC, str(self._checkpoints[1]), trigger)
+    def _may_start_alerts(self) -> bool:
+        """Whether the feed runs, and the windows query has processed a batch, waits for data, or has failed."""
+        if self._feed.run is None:
+            return False
+        if time.monotonic() > self._alerts_due_s or self._has_processed.is_set():
+            return True
+        if self._windows.reason not in (None, STARTING):
+            return True
+        with suppress(Exception):
+            return self._windows.run is not None and self._windows.run.waits_for_data()
+        return False
 
-    def _start_feed(self) -> AlertFeed:
+    def _start_feed(self) -> FeedRun:
+        of = self._settings
         offsets = self._store.alert_offsets()
         if offsets is None:
-            offsets = end_offsets(self._kafka, ALERTS_TOPIC)
-            self._store.write_alerts([], offsets, self._topic_id)
-        feed = AlertFeed(self._kafka, self._topic, self._keep_alerts, gather_s=ALERTS_GATHER_S)
+            offsets = end_offsets(of.kafka, ALERTS_TOPIC)
+            self._store.write_alerts([], offsets, of.identity.topic_id)
+        feed = AlertFeed(of.kafka, of.identity.topic, self._write_alerts, gather_s=ALERTS_GATHER_S)
         feed.start(offsets)
-        return feed
+        return FeedRun(feed)
 
-    def _keep_alerts(self, delivered: list[Delivered], offsets: Offsets) -> None:
+    def _write_alerts(self, delivered: list[Delivered], offsets: Offsets) -> None:
         self._require_same_topic()
-        self._store.write_alerts(delivered, offsets, self._topic_id)
+        self._store.write_alerts(delivered, offsets, self._settings.identity.topic_id)
 
     def _require_same_topic(self) -> None:
         try:
@@ -186,158 +194,62 @@ class Processing:
             self.over = str(error)
             raise
 
-    # Watching ---------------------------------------------------------------------------------------------------------
+    # Supervision ------------------------------------------------------------------------------------------------------
 
     @property
     def _spark(self) -> SparkSession:
         return self._starting.result()
 
-    def _run(self) -> None:
+    def _supervise(self) -> None:
         if self._starting.exception():
             return
-        self._spark_ui = self._spark.sparkContext.uiWebUrl
-        why_not = streams.why_no_real_time(self._spark, TRIGGER)
+        self._heartbeat.spark_ui = self._spark.sparkContext.uiWebUrl
+        why_not = queries.why_no_real_time(self._spark, TRIGGER)
         self._alerts.mode = "micro-batch" if why_not else "real-time"
         if why_not:
             self._say(f"alerts in micro-batches: {why_not}")
-        alerts_due_s = time.monotonic() + ALERTS_WAIT_S
         while not self._stop.is_set() and not self.over:
-            now_s = time.time()
-            # The feed first: it begins where the topic ends, before the query adds to it.
-            alerts_may = self._feed.running and (time.monotonic() > alerts_due_s or self._windows_are_under_way())
-            for job in (self._feed, self._windows, self._alerts):
-                if job is not self._alerts or alerts_may:
-                    job.start_if_due(now_s)
-                self._look_at(job, now_s)
+            try:
+                for job in self._jobs:
+                    job.poll(time.time())
+            except SparkGone as error:
+                self.over = str(error)
             self._say_changes()
-            self._stop.wait(HEARTBEAT_S)
+            self._stop.wait(POLL_S)
         if self.over:
             self._give_up(self.over)
 
-    def _windows_are_under_way(self) -> bool:
-        """Whether the windows query has done its first batch, or failed, or has nothing to read yet."""
-        if self._counting.is_set() or self._windows.reason not in (None, STARTING):
-            return True
-        with suppress(Exception):
-            running = self._windows.running
-            return bool(running and running.status["message"].startswith("Waiting for"))
-        return False
-
-    def _report(self) -> None:
-        prune_due_s = 0.0
-        while not self._stop.is_set():
-            now_s = time.time()
-            lost = None
-            try:
-                self._heartbeat()
-                if now_s >= prune_due_s:
-                    self._store.prune(now_s, self._retention_s)
-                    prune_due_s = now_s + PRUNE_S
-            except UserError as error:
-                lost = str(error)
-            if lost != self._heartbeat_lost:
-                self._heartbeat_lost = lost
-                self._tell_page(f"results cannot be written: {lost}" if lost else "")
-            self._stop.wait(HEARTBEAT_S)
-
-    def _look_at(self, job: Job, now_s: float) -> None:
-        if job.running is None:
-            return
-        if job is self._feed:
-            if job.running.failure:
-                error = job.running.failure
-                job.running.close()
-                job.failed(error, now_s)
-            else:
-                job.seen_running(now_s)
-            return
-        try:
-            if not job.running.isActive:
-                job.failed(job.running.exception() or RuntimeError("it ended by itself"), now_s)
-            else:
-                job.seen_running(now_s)
-        except Exception as error:
-            # Not the query but Spark itself, which cannot be started a second time in one process.
-            self.over = f"Spark ended ({reason(error)}): start this script again"
-
     def _give_up(self, why: str) -> None:
-        """Say so, and have nothing run that could mix what does not belong together."""
+        """Say why, and stop every job, so that nothing is mixed that does not belong together."""
         self._say(why)
         self._said = {}
-        self._windows.reason = self._alerts.reason = why
-        for job in (self._windows, self._alerts, self._feed):
-            running, job.running = job.running, None
-            with suppress(Exception):
-                (running.close if job is self._feed else running.stop)()
+        self._heartbeat.spark_ui = None
+        for job in reversed(self._jobs):
+            job.stop(why)
 
-    @property
-    def _database(self) -> str | None:
-        return self._batch_lost or self._heartbeat_lost
-
-    def _heartbeat(self, stopped: bool = False) -> None:
-        now_s = time.time()
-        ends = self._ends.fetch()
-        away = self._ends.outage
-        if ends is not None and not self.over:
-            try:
-                self._require_same_topic()
-            except UserError as error:
-                away = str(error)
-        self._kafka_away = away
-        if ends:
-            self._ends_then.append((now_s, ends))
-            while len(self._ends_then) > 1 and self._ends_then[1][0] <= now_s - LAG_S:
-                self._ends_then.popleft()
-        self._store.heartbeat(
-            Status(
-                at_s=now_s,
-                started_s=self._started_s,
-                queries=[
-                    QueryStatus(
-                        job.name,
-                        job.running is not None and job.reason is None and not stopped,
-                        "stopped" if stopped else job.reason,
-                        job.polled_s,
-                        job.mode,
-                    )
-                    for job in (self._windows, self._alerts)
-                ],
-                kafka=self._kafka_away,
-                read_offsets=self._start_offsets,
-                end_offsets=ends or (self._ends_then[-1][1] if self._ends_then else {}),
-                lag_10s=self._is_behind(now_s),
-                spark_ui=None if self.over else self._spark_ui,
-                topic=self._topic,
-                bootstrap_servers=self._kafka.bootstrap_servers,
-                alerts_away=self._alerts_away(),
-                database=self._database,
-            )
+    def _status(self, stopped: bool) -> PipelineStatus:
+        feed = self._feed
+        outage = feed.run.outage if feed.run else None
+        return PipelineStatus(
+            queries=[job.status(stopped) for job in (self._windows, self._alerts)],
+            alerts=feed.reason if feed.reason and feed.reason != STARTING else outage,
+            database=self._batch_lost,
+            start=self._settings.start,
+            is_over=self.over is not None,
         )
 
-    def _alerts_away(self) -> str | None:
-        if self._feed.reason and self._feed.reason != STARTING:
-            return self._feed.reason
-        return self._feed.running.outage if self._feed.running else None
-
-    def _is_behind(self, now_s: float) -> bool:
-        """Whether what was in the topic ten seconds ago is not all processed yet."""
-        if not self._ends_then or self._ends_then[0][0] > now_s - LAG_S:
-            return False
-        offsets = self._store.offsets()
-        return any(end > offsets.get(partition, end) for partition, end in self._ends_then[0][1].items())
-
     def _say_changes(self) -> None:
-        """Say in one line each what failed since the last look, and what is well again."""
+        """Print a line for everything that has failed or recovered since the last call."""
         now = {
-            "Kafka": self._kafka_away,
-            "the results database": self._database,
+            "Kafka": self._heartbeat.outage,
+            "the results database": self._batch_lost or self._heartbeat.lost,
             **{f"the {job.name} query": job.reason for job in (self._windows, self._alerts)},
             "keeping alerts": self._feed.reason,
         }
         for what, why in now.items():
             before = self._said.get(what)
             if why and why != before and why != STARTING:
-                self._say(f"{what} failed: {why}" + ("" if self._cure in why else "; trying again"))
+                self._say(f"{what} failed: {why}" + ("" if self._reset in why else "; retrying"))
             elif before and not why and before != STARTING:
-                self._say(f"{what}: well again")
+                self._say(f"{what}: recovered")
         self._said = now

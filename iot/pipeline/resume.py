@@ -1,4 +1,4 @@
-"""Checkpoints and database tell of the same, or start afresh together."""
+"""Checks that checkpoints and database belong to the same run; otherwise both are reset."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from pathlib import Path
 
 from iot.batches import Identity, Offsets
 from iot.results.store import Store
-from iot.spark.checkpoints import Notes, read_notes, start_afresh, write_notes
+from iot.spark.checkpoints import CheckpointNotes, how_to_reset, read_notes, write_notes
 
 
-def agree(
-    store: Store, folders: list[Path], identity: Identity, database: str, begin_at: Callable[[], Offsets]
+def resume(
+    store: Store, folders: list[Path], identity: Identity, database: str, start: Callable[[], Offsets]
 ) -> tuple[Offsets, str | None]:
-    """Make checkpoints and database tell of the same: as they are, or both afresh.
+    """Resume the run that checkpoints and database belong to, or begin a new one with both of them empty.
 
     Args:
-        database: its file, empty where it is none.
-        begin_at: gives the offsets to begin with.
+        folders: of the checkpoints.
+        database: the database's file; empty if it is not a file.
+        start: returns the offsets at which a new run begins.
 
     Returns:
-        The offsets at which reading begins or once began, and a line to say where something was there that could not
-        be gone on with.
+        The offsets at which the run begins or once began, and a line to print if an earlier state was reset.
 
     Raises:
         UserError: they are about another topic, or damaged.
     """
-    cure = afresh(folders, database)
+    fix = how_to_reset_all(folders, database)
     notes = [read_notes(folder) for folder in folders]
     for folder, note in zip(folders, notes, strict=True):
         if note:
-            identity.require(note.identity, f"the checkpoint {folder}", cure)
-    kept = store.identity()
-    # Without checkpoints nothing of an earlier topic of that name is gone on with.
-    if kept and (any(notes) or kept[0].topic != identity.topic):
-        identity.require(kept[0], "the results database", cure)
-    ids = {note.state_id for note in notes if note} | ({kept[1]} if kept else set())
-    if len(ids) == 1 and kept and notes[0] and all(notes):
+            identity.require(note.identity, f"the checkpoint {folder}", fix)
+    stored = store.identity()
+    # Without checkpoints, results of an earlier topic of that name are not continued.
+    if stored and (any(notes) or stored[0].topic != identity.topic):
+        identity.require(stored[0], "the results database", fix)
+    ids = {note.state_id for note in notes if note} | ({stored[1]} if stored else set())
+    if len(ids) == 1 and stored and notes[0] and all(notes):
         return notes[0].start, None
-    state_id, start = uuid.uuid4().hex, begin_at()
-    # Checkpoints first: with none of them a database alone is begun afresh the next time too.
+    state_id, offsets = uuid.uuid4().hex, start()
+    # The checkpoints go first: without any of them, the next start resets a database that is left.
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     store.reset(identity, state_id)
     for folder in folders:
-        write_notes(folder, Notes(identity, start, state_id=state_id))
+        write_notes(folder, CheckpointNotes(identity, offsets, state_id))
     if not ids:
-        return start, None
-    there = [folder.name for folder, note in zip(folders, notes, strict=True) if note] + ["database"] * bool(kept)
-    return start, f"only {' and '.join(there)} of an earlier run is there, or of several: all start afresh"
+        return offsets, None
+    found = [folder.name for folder, note in zip(folders, notes, strict=True) if note] + ["database"] * bool(stored)
+    return offsets, f"reset all state: only {' and '.join(found)} of an earlier run was there, or of several runs"
 
 
-def afresh(folders: list[Path], database: str) -> str:
-    """The command that has checkpoints and database start afresh; of a database that is no file the checkpoints do."""
-    return start_afresh(*folders, *([Path(database)] if database else []))
+def how_to_reset_all(folders: list[Path], database: str) -> str:
+    """The command that resets checkpoints and database. A database that is not a file is reset without checkpoints."""
+    return how_to_reset(*folders, *([Path(database)] if database else []))

@@ -22,7 +22,7 @@ LIVE_S = 6.0
 def run_both(work: Path) -> None:
     """A broker, and Spark's queries on some readings: all that a usual run loads."""
     from iot.alerts import DEFAULT_RULES
-    from iot.batches import Report
+    from iot.batches import BatchReport
     from iot.broker.broker import Broker, find_free_port
     from iot.kafka.offsets import start_offsets
     from iot.kafka.sender import make_sender
@@ -31,6 +31,7 @@ def run_both(work: Path) -> None:
     from iot.spark import queries
     from iot.spark import session as spark_session
     from iot.spark.rejected import RejectedWriter
+    from iot.spark.windows import start_windows
 
     with Broker(find_free_port(), work / "broker") as broker:
         sender = make_sender("confluent-kafka", broker.kafka, READINGS_TOPIC)
@@ -47,23 +48,21 @@ def run_both(work: Path) -> None:
         try:
             start = start_offsets(broker.kafka, READINGS_TOPIC, "earliest")
 
-            def keep(_: int, __: object, report: Report) -> None:
+            def keep(_: int, __: object, report: BatchReport) -> None:
                 kept.set()
 
-            windows = queries.start_windows(
-                spark,
+            windows = start_windows(
                 queries.read_topic(spark, broker.kafka, READINGS_TOPIC, start),
-                str(work / "windows"),
+                work / "windows",
                 keep,
-                {},
-                {"processingTime": "200 milliseconds"},
-                RejectedWriter(broker.kafka, REJECTED_TOPIC, READINGS_TOPIC),
+                trigger={"processingTime": "200 milliseconds"},
+                on_rejected=RejectedWriter(broker.kafka, REJECTED_TOPIC, READINGS_TOPIC),
                 sensors=True,
             )
             topic = queries.read_topic(spark, broker.kafka, READINGS_TOPIC, start)
             raised = spark_alerts.alerts(topic, DEFAULT_RULES)
             trigger = queries.alerts_trigger(spark, {"processingTime": "200 milliseconds"})
-            alerts = queries.start_alerts(raised, broker.kafka, ALERTS_TOPIC, str(work / "alerts"), trigger)
+            alerts = queries.start_alerts(raised, broker.kafka, ALERTS_TOPIC, work / "alerts", trigger)
             kept.wait(60)
             # Batches that follow soon are interpreted, from the third on.
             for _ in range(BATCHES):

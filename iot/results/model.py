@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from iot.alerts import Alert
-from iot.batches import Context, Report, Total
+from iot.batches import BatchReport, Total
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,9 +26,7 @@ class Batch:
     windows: pa.Table
     """The current values of the windows by location that the batch changed; with the columns ``end``, ``sensor_type``,
     ``location``, ``unit``, ``count``, ``total``, ``min`` and ``max``."""
-    report: Report
-    contexts: dict[int, Context]
-    """By batch id; see ``iot.spark.checkpoints.contexts_after``."""
+    report: BatchReport
 
 
 class QueryStatus(msgspec.Struct):

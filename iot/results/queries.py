@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, func, not_, select
 
 from iot.alerts import Alert
-from iot.batches import Context, Total
+from iot.batches import OTHER, Total
 from iot.readings import format_timestamp
 from iot.results import timeline
 from iot.results.model import LatestValue, State, Status, Window
@@ -28,8 +28,8 @@ RATE_S = 10
 class KeyValues(msgspec.Struct):
     """The small values beside the tables, each stored as JSON under its name."""
 
-    contexts: dict[int, Context] = {}
-    """By batch id: contexts of the last batches written and of the next one."""
+    locations: list[str] = []
+    """Locations with rows of their own."""
     offsets: dict[int, int] = {}
     """The offset after the last processed message, by partition that had any."""
     alert_offsets: dict[int, int] | None = None
@@ -65,7 +65,7 @@ def read_state(connection: Connection, summary: Row[Any], now_s: float) -> State
         now_s: Decides which sensors are active and which steps of the histories are over.
     """
     stored = read_key_values(connection)
-    context = stored.contexts[max(stored.contexts)] if stored.contexts else Context()
+    of_types = read_totals(connection)
     active_ms = int((now_s - ACTIVE_S) * 1_000)
     count = func.count().select()
     count_in_alert = select(func.count(latest.c.sensor_id.distinct())).where(_in_alert(active_ms))
@@ -75,7 +75,7 @@ def read_state(connection: Connection, summary: Row[Any], now_s: float) -> State
         rejected=summary.rejected,
         late=summary.late,
         total_alerts=summary.total_alerts,
-        totals=read_totals(connection),
+        totals=of_types,
         sensors=connection.scalar(count.select_from(sensors)) or 0,
         active_sensors=connection.scalar(count.select_from(sensors).where(sensors.c.heard_ms >= active_ms)) or 0,
         active_alerts=connection.scalar(count_in_alert) or 0,
@@ -84,8 +84,8 @@ def read_state(connection: Connection, summary: Row[Any], now_s: float) -> State
         rate_history=timeline.read_rates(connection, now_s),
         alert_history=timeline.read_alert_counts(connection, now_s),
         recent_alerts=read_alerts(connection, summary, RECENT_ALERTS),
-        sensor_types=context.sensor_types,
-        locations=context.locations,
+        sensor_types=[name for name in of_types if name != OTHER],
+        locations=stored.locations,
         offsets=stored.offsets,
         processed_s=summary.processed_s,
         retention_s=summary.retention_s,

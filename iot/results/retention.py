@@ -6,9 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, select
 
-from iot.results.queries import KeyValues
-from iot.results.tables import alerts, windows, windows_by_location
-from iot.settings import LATENESS_S
+from iot.results.tables import alerts, totals, windows, windows_by_location
+from iot.settings import WATERMARK_S
 
 # Maximum number of rows in the tables of windows together, and of alerts.
 MAX_WINDOW_ROWS = 1_000_000
@@ -31,14 +30,14 @@ def delete_alerts(connection: Connection, summary: Row[Any]) -> bool:
     return False
 
 
-def delete_windows(connection: Connection, stored: KeyValues, written_before_s: float) -> bool:
+def delete_windows(connection: Connection, written_before_s: float) -> bool:
     """Delete some windows last written before ``written_before_s`` or in excess; returns whether more may be left.
 
     An open window stays, unless there are too many: Spark reports only the locations that change, so the others would
     be missing from it.
     """
-    newest_us = max((context.newest_us for context in stored.contexts.values()), default=0)
-    closed_s = newest_us / 1_000_000 - LATENESS_S
+    newest_us = connection.scalar(select(func.max(totals.c.newest_us))) or 0
+    closed_s = newest_us / 1_000_000 - WATERMARK_S
     rows = connection.scalar(select(func.count(windows.c.end_s) + func.coalesce(func.sum(windows.c.locations), 0))) or 0
     excess = rows - MAX_WINDOW_ROWS
     oldest = select(windows).order_by(windows.c.written_s, windows.c.end_s).limit(MAX_DELETED)

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, inspect, select
 
 from iot.alerts import Alert, Delivered, Rules
-from iot.batches import Context, Identity, Offsets
+from iot.batches import Identity, Offsets
 from iot.results import retention, timeline
 from iot.results.database import Database, StoreUnavailable
 from iot.results.model import Batch, State, Status, Window
@@ -110,14 +110,6 @@ class Store:
                 )
             )
 
-    def contexts(self) -> dict[int, Context]:
-        """Return the contexts written with the last batch, by batch id; empty before the first.
-
-        Raises: see ``Store``.
-        """
-        with self._reading() as opened:
-            return read_key_values(opened[0]).contexts if opened else {}
-
     def offsets(self) -> Offsets:
         """Return the offset after the last processed message, by partition that had any.
 
@@ -150,7 +142,7 @@ class Store:
             recent = [entry for entry in stored.recent if now_s - RATE_S < entry[0] <= now_s]
             put_key_values(
                 connection,
-                contexts=batch.contexts,
+                locations=report.locations or stored.locations,
                 offsets=stored.offsets | report.next_offsets,
                 recent=[*recent, (now_s, report.messages)],
             )
@@ -221,7 +213,7 @@ class Store:
         def delete_windows() -> bool:
             with self._writing() as (connection, current):
                 update_summary(connection, current)
-                return retention.delete_windows(connection, read_key_values(connection), now_s - retention_s)
+                return retention.delete_windows(connection, now_s - retention_s)
 
         until_s = time.monotonic() + PRUNE_S
         for step in (delete_alerts, delete_windows, self._database.shrink):

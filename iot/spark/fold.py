@@ -1,17 +1,8 @@
-"""What happens to a batch of messages before Spark's windows see it: validate, fold, and judge what is late.
+"""Validates the messages of one partition and folds the readings: the first Python step of a batch.
 
-Spark moves its watermark between batches only, so of a backlog that comes as one batch nothing would be late. Here
-lateness is judged reading by reading, against what was written to the topic before it, in two steps:
-
-``digest`` runs once per Kafka partition, in parallel. It judges each message with the one validator, and folds readings
-that share a slot of ten seconds, sensor type, location and moment of arrival into one partial: a few thousand rows
-for a million readings. It knows the order within its partition.
-
-``iot.spark.lateness`` runs once per batch, on the partials of all partitions. It knows the order across them by Kafka's
-timestamps, says which windows a partial is too late for, and adds a ``Report`` on the batch. The windows themselves,
-their watermark and their state are Spark's.
-
-Nothing here imports pyspark, so both can be tested on plain Arrow batches.
+Readings that share a slot of ten seconds, a sensor type, a location, a unit and Kafka's timestamp become one partial.
+The order within the partition is known here, so lateness against the own partition is judged here, reading by
+reading. ``iot.spark.lateness`` does the rest, with the partials of all partitions. Nothing here imports pyspark.
 """
 
 from __future__ import annotations
@@ -19,101 +10,187 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
-from iot.batches import Latest, Report, encode_report, forget_oldest, keep_latest
+from iot.batches import MAX_LOCATIONS, MAX_TYPES, OTHER, Latest, Offsets, forget_oldest, keep_latest
 from iot.readings import Reading, Rejected, decode_batch
-from iot.settings import LATENESS_S, SLIDE_S, WINDOW_S
+from iot.settings import SLIDE_S, WATERMARK_S, WINDOW_S
+from iot.spark.contexts import Context, Progress
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 SLOT_US = SLIDE_S * 1_000_000
 SLOTS_PER_WINDOW = WINDOW_S // SLIDE_S
-LATENESS_US = LATENESS_S * 1_000_000
-# Moments of arrival that are told apart in one Arrow batch: more would fold less, fewer would judge more coarsely.
-ARRIVALS = 32
-
-# What readings that were folded have in common, and what they come to.
-FOLDED = [
-    ("sensor_type", pa.string()),
-    ("location", pa.string()),
-    ("unit", pa.string()),
-    ("count", pa.int64()),
-    ("total", pa.float64()),
-    ("min", pa.float64()),
-    ("max", pa.float64()),
-]
+# The newest event time before the first reading. Spark's first watermark is the epoch: no window ends before it.
+FIRST_NEWEST_S = WATERMARK_S
 
 PARTIALS = pa.schema(
     [
-        # Kafka's timestamps of the first and last message that was folded in.
-        ("arrived_first_ms", pa.int64()),
-        ("arrived_last_ms", pa.int64()),
-        # How many of its windows, earliest first, it is too late for.
+        # Kafka's timestamp of all messages in this partial.
+        ("arrived_ms", pa.int64()),
+        # How many of its windows, earliest first, it is too late for, as far as its own partition tells.
         ("missed", pa.int64()),
-        *FOLDED,
+        ("sensor_type", pa.string()),
+        ("location", pa.string()),
+        ("unit", pa.string()),
+        ("count", pa.int64()),
+        ("total", pa.float64()),
+        ("min", pa.float64()),
+        ("max", pa.float64()),
         ("oldest_us", pa.int64()),
         ("newest_us", pa.int64()),
-        # How far a reading was behind the newest before it in its partition, at most.
-        ("behind_us", pa.int64()),
-        # On a row of its own: what the partition has to report, as msgpack.
+        # How many whole seconds the oldest reading was behind the newest before it in its partition.
+        ("behind_s", pa.int64()),
+    ]
+)
+
+FOLDED = pa.schema(
+    [
+        ("partition", pa.int32()),
+        # A record batch of PARTIALS as Arrow IPC, so that it crosses the JVM as it is. Null in the last row.
+        ("partials", pa.binary()),
+        # The PartitionReport as msgpack, in the last row only.
         ("report", pa.binary()),
     ]
 )
 
 OnRejected = Callable[[pa.RecordBatch, list[tuple[int, str]]], None]
-"""Called with a batch and the rows of it that were rejected, each with the reason."""
+"""Called with a batch and its rejected rows, each with the reason."""
 
 
-def digest(
-    batches: Iterable[pa.RecordBatch], newest_us: int, on_rejected: OnRejected | None = None, sensors: bool = False
+class PartitionReport(msgspec.Struct):
+    """What the messages of one partition come to, besides the partials."""
+
+    messages: int = 0
+    rejected: int = 0
+    next_offsets: Offsets = {}
+    progress: dict[int, Progress] = {}
+    """By partition: how its newest event time rose in this batch."""
+    latest: list[Latest] = []
+    new_types: dict[str, int] = {}
+    """New sensor types, those that arrived first, with Kafka's timestamp of their first message in ms."""
+    new_locations: dict[str, int] = {}
+
+
+encode_report = msgspec.msgpack.Encoder().encode
+decode_report = msgspec.msgpack.Decoder(PartitionReport).decode
+
+
+def fold(
+    batches: Iterable[pa.RecordBatch], context: Context, on_rejected: OnRejected | None = None, sensors: bool = False
 ) -> Iterator[pa.RecordBatch]:
     """Validate and fold the messages of one partition, in the order of their offsets.
 
     Args:
         batches: with the columns ``value`` (binary), ``partition``, ``offset`` and ``timestamp_ms`` (Kafka's).
-        newest_us: the newest event time of the batches before.
-        on_rejected: told of rejected messages, batch by batch.
+        context: of this batch.
+        on_rejected: called for each batch with rejected messages.
         sensors: whether the report names the latest reading of each sensor.
 
     Returns:
-        Batches of ``PARTIALS``; the report in the last one.
+        Batches of ``FOLDED``, one row each: partials, and last the report.
     """
-    report = Report(newest_us=newest_us)
+    report = PartitionReport()
     latest: dict[tuple[str, str], Latest] = {}
+    types, locations = _NewNames(context.sensor_types, MAX_TYPES), _NewNames(context.locations, MAX_LOCATIONS)
+    partition, newest_s = 0, FIRST_NEWEST_S
+    progress: Progress = []
     for batch in batches:
         if not batch.num_rows:
             continue
-        report.next_offsets[batch.column("partition")[0].as_py()] = batch.column("offset")[-1].as_py() + 1
-        readings, rows, rejected = _judge_messages(batch)
+        if not report.next_offsets:
+            partition = batch.column("partition")[0].as_py()
+            newest_s = newest_of(context.progress.get(partition))
+        report.next_offsets[partition] = batch.column("offset")[-1].as_py() + 1
+        readings, rows, rejected = _validate(batch)
         report.rejected += len(rejected)
         if rejected and on_rejected:
             on_rejected(batch, rejected)
         if not readings:
             continue
         report.messages += len(readings)
-        folding = _Folding(batch, readings, rows, report.newest_us)
-        report.newest_us = folding.newest_us
-        yield folding.partials()
+        columns = _Columns(batch, readings, rows, newest_s)
+        newest_s = columns.newest_s
+        progress += columns.progress()
+        partials = columns.partials()
+        types.add(partials.column("sensor_type"), partials.column("arrived_ms"))
+        locations.add(partials.column("location"), partials.column("arrived_ms"))
+        yield _row(partition, partials.serialize().to_pybytes(), None)
         if sensors:
-            for entry in folding.latest():
+            for entry in columns.latest(partition):
                 keep_latest(latest, entry)
             forget_oldest(latest, 2)
     forget_oldest(latest)
     report.latest = list(latest.values())
-    empty = [None] * len(PARTIALS)
-    yield pa.RecordBatch.from_arrays(
-        [
-            pa.array([value], field.type)
-            for value, field in zip([*empty[:-1], encode_report(report)], PARTIALS, strict=True)
-        ],
-        schema=PARTIALS,
+    report.progress = {partition: progress} if progress else {}
+    report.new_types, report.new_locations = types.first_ms, locations.first_ms
+    yield _row(partition, None, encode_report(report))
+
+
+def newest_of(progress: Progress | None) -> int:
+    """The newest event time of a partition in whole seconds."""
+    return progress[-1][1] if progress else FIRST_NEWEST_S
+
+
+def windows_missed(slot: Array, newest_s: Array) -> Array:
+    """How many windows of a reading in ``slot`` are closed, earliest first, once ``newest_s`` is the newest event time.
+
+    A slot is ten seconds long and counted from the epoch. Its windows end 10, 20 and 30 s after it begins. A window is
+    closed when it ends ``WATERMARK_S`` or more before the newest reading. All of these are whole seconds, so whole
+    seconds of ``newest_s`` suffice.
+    """
+    missed: Array = np.clip((newest_s - WATERMARK_S - slot * SLIDE_S) // SLIDE_S, 0, SLOTS_PER_WINDOW)
+    return missed
+
+
+def rises(arrived_ms: Array, newest_s: Array) -> Progress:
+    """The progress that messages make in any order: the running maximum by Kafka's timestamp, where it rises."""
+    order = np.lexsort((-newest_s, arrived_ms))
+    running = np.maximum.accumulate(newest_s[order])
+    first = np.flatnonzero(np.concatenate(([True], running[1:] > running[:-1]))) if len(order) else order
+    return list(zip(arrived_ms[order][first].tolist(), running[first].tolist(), strict=True))
+
+
+class _NewNames:
+    """Names that the batches before did not have, with the time of their first message; bounded."""
+
+    def __init__(self, known: list[str], most: int) -> None:
+        # A name equal to that of the overflow row shares this row.
+        self._known = {*known, OTHER}
+        self._most = most - len(known)
+        self.first_ms: dict[str, int] = {}
+
+    def add(self, names: pa.Array, arrived_ms: pa.Array) -> None:
+        if self._most <= 0:
+            return
+        encoded = names.dictionary_encode()
+        distinct = encoded.dictionary.to_pylist()
+        if self._known.issuperset(distinct):
+            return
+        first_ms = np.full(len(distinct), np.iinfo(np.int64).max)
+        np.minimum.at(first_ms, encoded.indices.to_numpy(), arrived_ms.to_numpy())
+        for name, at_ms in zip(distinct, first_ms.tolist(), strict=True):
+            if name not in self._known:
+                self.first_ms[name] = min(at_ms, self.first_ms.get(name, at_ms))
+        self.first_ms = {name: self.first_ms[name] for name in first_names(self.first_ms)[: self._most]}
+
+
+def first_names(first_ms: dict[str, int]) -> list[str]:
+    """Names in the order of admission: by first message, then by name."""
+    return sorted(first_ms, key=lambda name: (first_ms[name], name))
+
+
+def _row(partition: int, partials: bytes | None, report: bytes | None) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [pa.array([value], field.type) for value, field in zip((partition, partials, report), FOLDED, strict=True)],
+        schema=FOLDED,
     )
 
 
-def _judge_messages(batch: pa.RecordBatch) -> tuple[list[Reading], Array | None, list[tuple[int, str]]]:
-    """The valid readings, which rows they are (None: all), and the rejected rows with reasons."""
+def _validate(batch: pa.RecordBatch) -> tuple[list[Reading], Array | None, list[tuple[int, str]]]:
+    """The valid readings, their rows (None: all rows), and the rejected rows with reasons."""
     verdicts = decode_batch(batch.column("value").to_pylist(), batch.column("timestamp_ms").to_pylist())
     rejected = [(row, str(verdict)) for row, verdict in enumerate(verdicts) if isinstance(verdict, Rejected)]
     if not rejected:
@@ -123,59 +200,59 @@ def _judge_messages(batch: pa.RecordBatch) -> tuple[list[Reading], Array | None,
     return [verdict for verdict in verdicts if isinstance(verdict, Reading)], np.flatnonzero(rows), rejected
 
 
-class _Folding:
-    """The readings of one Arrow batch as columns, and how they fold."""
+class _Columns:
+    """The readings of one Arrow batch as columns."""
 
-    def __init__(self, batch: pa.RecordBatch, readings: list[Reading], rows: Array | None, newest_us: int) -> None:
+    def __init__(self, batch: pa.RecordBatch, readings: list[Reading], rows: Array | None, newest_s: int) -> None:
         size = len(readings)
 
         def column(name: str) -> Array:
             values: Array = batch.column(name).to_numpy(zero_copy_only=False)
             return values if rows is None else values[rows]
 
-        self.arrived_ms = column("timestamp_ms")
-        self.offset = column("offset")
-        self.partition = int(batch.column("partition")[0].as_py())
-        self.time_us = np.fromiter([reading.time_us for reading in readings], np.int64, size)
-        self.value = np.fromiter([reading.value for reading in readings], np.float64, size)
-        # One number per sensor; everything that a sensor does not change is looked up by it.
+        self._arrived_ms = column("timestamp_ms")
+        self._offset = column("offset")
+        self._time_us = np.fromiter([reading.time_us for reading in readings], np.int64, size)
+        self._value = np.fromiter([reading.value for reading in readings], np.float64, size)
+        # A number per sensor: what is the same in all its readings is looked up by it.
         numbers: dict[tuple[str, str, Any, Any], int] = {}
-        self.sensor = np.fromiter(
+        self._sensor = np.fromiter(
             [numbers.setdefault((r.sensor_id, r.sensor_type, r.location, r.unit), len(numbers)) for r in readings],
             np.int64,
             size,
         )
-        self.sensors = list(numbers)
-        newest = np.maximum.accumulate(np.concatenate(([newest_us], self.time_us)))
-        self.newest_us = int(newest[-1])
-        self.slot = self.time_us // SLOT_US
-        self.missed = windows_missed(self.slot, newest[:-1])
-        self.behind_us = newest[:-1] - self.time_us
+        self._sensors = list(numbers)
+        self._slot = self._time_us // SLOT_US
+        time_s = self._time_us // 1_000_000
+        newest = np.maximum.accumulate(np.concatenate(([newest_s], time_s)))
+        self.newest_s = int(newest[-1])
+        self._missed = windows_missed(self._slot, newest[:-1])
+        self._behind_s = newest[:-1] - time_s
+
+    def progress(self) -> Progress:
+        """How the newest event time rose among these readings alone."""
+        return rises(self._arrived_ms, self._time_us // 1_000_000)
 
     def partials(self) -> pa.RecordBatch:
-        """One row for each slot, sensor type, location, unit, moment of arrival and number of windows missed."""
+        """One row for each slot, sensor type, location, unit, Kafka timestamp and number of windows missed."""
         places: dict[tuple[str, Any, Any], int] = {}
-        place_of_sensor = np.array([places.setdefault(sensor[1:], len(places)) for sensor in self.sensors])
-        place = place_of_sensor[self.sensor]
-        moments, arrival = np.unique(self.arrived_ms, return_inverse=True)
-        if len(moments) > ARRIVALS:
-            arrival = arrival * ARRIVALS // len(moments)
-        slots = self.slot - self.slot.min()
-        # The span of slots can be 9,998 years, so they are numbered before they are part of a key.
-        _, slots = np.unique(slots, return_inverse=True)
-        key = ((slots * ARRIVALS + arrival) * (SLOTS_PER_WINDOW + 1) + self.missed) * len(places) + place
+        place_of_sensor = np.array([places.setdefault(sensor[1:], len(places)) for sensor in self._sensors])
+        place = place_of_sensor[self._sensor]
+        moments, arrival = np.unique(self._arrived_ms, return_inverse=True)
+        # Slots can span 9,998 years, so they are numbered before they become part of a key.
+        _, slots = np.unique(self._slot, return_inverse=True)
+        key = ((slots * len(moments) + arrival) * (SLOTS_PER_WINDOW + 1) + self._missed) * len(places) + place
         order = np.argsort(key, kind="stable")
         first = _starts(key[order])
         one_of_each = order[first]
         names = list(places)
         of_place = [names[number] for number in place[one_of_each].tolist()]
-        value, time_us, arrived_ms = self.value[order], self.time_us[order], self.arrived_ms[order]
+        value, time_us = self._value[order], self._time_us[order]
         with np.errstate(over="ignore", invalid="ignore"):
             total = np.add.reduceat(value, first)
         columns = [
-            np.minimum.reduceat(arrived_ms, first),
-            np.maximum.reduceat(arrived_ms, first),
-            self.missed[one_of_each],
+            self._arrived_ms[one_of_each],
+            self._missed[one_of_each],
             [name[0] for name in of_place],
             [name[1] for name in of_place],
             [name[2] for name in of_place],
@@ -185,34 +262,23 @@ class _Folding:
             np.maximum.reduceat(value, first),
             np.minimum.reduceat(time_us, first),
             np.maximum.reduceat(time_us, first),
-            np.maximum.reduceat(self.behind_us[order], first),
-            [None] * len(first),
+            np.maximum.reduceat(self._behind_s[order], first),
         ]
         return pa.RecordBatch.from_arrays(
             [pa.array(column, field.type) for column, field in zip(columns, PARTIALS, strict=True)], schema=PARTIALS
         )
 
-    def latest(self) -> Iterator[Latest]:
+    def latest(self, partition: int) -> Iterator[Latest]:
         """The latest reading of each sensor in this batch."""
-        # Stable: of equal times the greater offset comes last.
-        order = np.lexsort((self.time_us, self.sensor))
-        first = _starts(self.sensor[order])
+        # The sort is stable: of equal times the greater offset comes last.
+        order = np.lexsort((self._time_us, self._sensor))
+        first = _starts(self._sensor[order])
         last = order[np.append(first[1:], len(order)) - 1]
-        heard_ms = np.maximum.reduceat(self.arrived_ms[order], first)
-        columns = (self.time_us[last], self.offset[last], self.sensor[last], self.value[last], heard_ms)
+        heard_ms = np.maximum.reduceat(self._arrived_ms[order], first)
+        columns = (self._time_us[last], self._offset[last], self._sensor[last], self._value[last], heard_ms)
         for time_us, offset, number, value, heard in zip(*(column.tolist() for column in columns), strict=True):
-            sensor_id, sensor_type, location, unit = self.sensors[number]
-            yield Latest(time_us, offset, self.partition, sensor_id, sensor_type, location, value, unit, heard)
-
-
-def windows_missed(slot: Array, newest_us: Array) -> Array:
-    """How many windows of a reading in ``slot`` (of ten seconds since the epoch) are closed, earliest first.
-
-    The windows end 10, 20 and 30 s after the slot begins; one is closed when it ended ``LATENESS_S`` or more before the
-    newest reading.
-    """
-    missed: Array = np.clip((newest_us - LATENESS_US - slot * SLOT_US) // SLOT_US, 0, SLOTS_PER_WINDOW)
-    return missed
+            sensor_id, sensor_type, location, unit = self._sensors[number]
+            yield Latest(time_us, offset, partition, sensor_id, sensor_type, location, value, unit, heard)
 
 
 def _starts(ordered: Array) -> Array:

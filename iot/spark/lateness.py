@@ -1,77 +1,258 @@
-"""Judging the partials of all partitions of one batch together: the second step of ``iot.spark.fold``."""
+"""Judges lateness across partitions and reports on the batch: the second Python step of a batch.
+
+A reading counts in a window that ends after N - 5 s. N is the newest event time written to the topic before it: in its
+own partition at smaller offsets, which ``iot.spark.fold`` has judged, and in the others at smaller Kafka timestamps. A
+message of another partition with the same timestamp was not written before it.
+
+The progress of all partitions must be known first, and it arrives last. So the partials are spooled, to disk when they
+are large, and judged in a second pass, one at a time. Nothing here imports pyspark.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from iot.batches import (
-    MAX_LOCATIONS,
-    MAX_TYPES,
-    OTHER,
-    Context,
-    Latest,
-    Report,
-    Total,
+from iot.batches import MAX_LOCATIONS, MAX_TYPES, OTHER, BatchReport, Latest, Total, forget_oldest, keep_latest
+from iot.spark.contexts import Context, Progress
+from iot.spark.fold import (
+    FIRST_NEWEST_S,
+    PARTIALS,
+    SLOT_US,
+    SLOTS_PER_WINDOW,
+    Array,
+    PartitionReport,
     decode_report,
-    encode_report,
-    forget_oldest,
-    keep_latest,
+    first_names,
+    newest_of,
+    rises,
+    windows_missed,
 )
-from iot.spark.fold import FOLDED, PARTIALS, SLOT_US, SLOTS_PER_WINDOW, Array, windows_missed
+
+# Maximum size of the partials that are spooled in memory; more go to disk.
+SPOOL_BYTES = 64 * 1024 * 1024
+# How many groups to collect before they are merged.
+MERGE_ROWS = 200_000
+# How long the progress of a partition is kept: the order of two messages in different partitions is exact when they
+# are read within this time of each other.
+HISTORY_MS = 600_000
+# Maximum number of steps that are kept of a partition's progress.
+HISTORY_STEPS = 1_000
 
 JUDGED = pa.schema(
     [
         ("event_time", pa.timestamp("us", "UTC")),
-        # The reading counts in windows that end after this.
+        # The readings count in windows that end after this.
         ("missed_until", pa.timestamp("us", "UTC")),
-        *FOLDED,
-        # Both null but on one row per batch, which is about no window.
+        ("sensor_type", pa.string()),
+        ("location", pa.string()),
+        ("unit", pa.string()),
+        ("count", pa.int64()),
+        ("total", pa.float64()),
+        ("min", pa.float64()),
+        ("max", pa.float64()),
+        # Null but in the last row, which carries the Outcome as msgpack.
         ("batch_id", pa.int64()),
-        ("report", pa.binary()),
+        ("outcome", pa.binary()),
     ]
 )
 
 
-def judge(batches: Iterable[pa.RecordBatch], context: Context, batch_id: int) -> Iterator[pa.RecordBatch]:
-    """Judge the partials of all partitions of one batch, and report on it.
+class Outcome(msgspec.Struct):
+    """What a batch hands to the driver, besides its windows."""
+
+    report: BatchReport
+    next_context: Context
+    """The context of the batch after it."""
+
+
+encode_outcome = msgspec.msgpack.Encoder().encode
+decode_outcome = msgspec.msgpack.Decoder(Outcome, strict=False).decode
+
+
+def judge(folded: Iterable[pa.RecordBatch], context: Context, batch_id: int) -> Iterator[pa.RecordBatch]:
+    """Judge the partials of all partitions of a batch, and report on it.
 
     Args:
-        batches: of ``PARTIALS``, from every ``digest`` of the batch.
-        context: what is known of the batches before.
+        folded: batches of ``FOLDED``, from every ``fold`` of the batch.
+        context: of this batch.
         batch_id: Spark's.
 
     Returns:
-        Batches of ``JUDGED``: rows to count in windows, and one row with the ``Report``.
+        Batches of ``JUDGED``: rows to count in windows, and one row with the ``Outcome``.
     """
-    every = pa.Table.from_batches(batches, PARTIALS)
-    is_report = pc.is_valid(every.column("report"))
-    report = _merged(every.filter(is_report).column("report").to_pylist(), context)
-    partials = every.filter(pc.invert(is_report)).drop_columns(["report"])
-    if partials.num_rows:
-        yield _judged(partials, context, report)
-    # Its time moves no watermark, and the row reaches a window that is open.
-    slot = report.newest_us // SLOT_US
-    row: dict[str, Any] = dict.fromkeys(JUDGED.names) | {
-        "event_time": report.newest_us,
-        "missed_until": (slot + SLOTS_PER_WINDOW - 1) * SLOT_US,
-        "batch_id": batch_id,
-        "report": encode_report(report),
-    }
-    yield pa.RecordBatch.from_pylist([row], JUDGED)
+    with SpooledTemporaryFile(SPOOL_BYTES) as spool:
+        places: list[tuple[int, int]] = []
+        reports: list[PartitionReport] = []
+        for batch in folded:
+            for partition, partials, report in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                if report is None:
+                    places.append((partition, len(partials)))
+                    spool.write(partials)
+                else:
+                    reports.append(decode_report(report))
+        spool.seek(0)
+        blocks = ((partition, spool.read(size)) for partition, size in places)
+        progress = _merged_progress(context, reports)
+        types = _Names(context.sensor_types, MAX_TYPES, [report.new_types for report in reports])
+        locations = _Names(context.locations, MAX_LOCATIONS, [report.new_locations for report in reports])
+        judged = _Judged(progress, types, locations)
+        for partition, partials in blocks:
+            judged.add(partition, pa.ipc.read_record_batch(pa.py_buffer(partials), PARTIALS))
+    groups = judged.groups()
+    report = _report(reports)
+    report.late, report.most_late_s = judged.late, judged.most_late_s
+    report.totals = _totals(groups, types.names, judged.units)
+    report.sensor_types, report.locations = types.names[:-1], locations.names[:-1]
+    if len(groups.slot):
+        yield _rows(groups, types.names, locations.names, judged.units)
+    next_context = Context(_recent(progress), report.sensor_types, report.locations)
+    yield _outcome_row(batch_id, Outcome(report, next_context))
 
 
-def _merged(reports: list[bytes], context: Context) -> Report:
-    merged = Report(newest_us=context.newest_us, sensor_types=context.sensor_types, locations=context.locations)
+class _Names:
+    """Names with rows of their own: the known ones, and new ones in the order of arrival while there is room."""
+
+    def __init__(self, known: list[str], most: int, new: list[dict[str, int]]) -> None:
+        first_ms: dict[str, int] = {}
+        for of_partition in new:
+            for name, at_ms in of_partition.items():
+                first_ms[name] = min(at_ms, first_ms.get(name, at_ms))
+        self.names = [*known, *first_names(first_ms)[: max(0, most - len(known))], OTHER]
+        """The admitted names, and ``OTHER`` after them."""
+        self._numbers = {name: number for number, name in enumerate(self.names)}
+
+    def number(self, names: pa.Array) -> Array:
+        """The position of each name in ``names``; that of ``OTHER`` where it was not admitted."""
+        encoded = names.dictionary_encode()
+        other = len(self.names) - 1
+        numbers = np.array([self._numbers.get(name, other) for name in encoded.dictionary.to_pylist()], np.int64)
+        found: Array = numbers[encoded.indices.to_numpy()]
+        return found
+
+
+class _Groups(NamedTuple):
+    """Readings that fall into the same windows, as columns."""
+
+    slot: Array
+    missed: Array
+    sensor_type: Array
+    location: Array
+    newest_us: Array
+    unit: Array
+    readings: Array
+    total: Array
+    low: Array
+    high: Array
+
+
+class _Judged:
+    """Partials, judged and merged into groups as they come."""
+
+    def __init__(self, progress: dict[int, Progress], types: _Names, locations: _Names) -> None:
+        self._progress = progress
+        self._types, self._locations = types, locations
+        self._others: dict[int, tuple[Array, Array]] = {}
+        self._collected: list[_Groups] = []
+        self._rows = 0
+        self._unit_numbers: dict[str, int] = {}
+        self.late = self.most_late_s = 0
+
+    @property
+    def units(self) -> list[str]:
+        return list(self._unit_numbers)
+
+    def add(self, partition: int, partials: pa.RecordBatch) -> None:
+        """Judge the partials of one partition against the others."""
+        columns = {
+            name: partials.column(name).to_numpy()
+            for name in PARTIALS.names
+            if name not in ("sensor_type", "location", "unit")
+        }
+        newest_us, count = columns["newest_us"], columns["count"]
+        slot = newest_us // SLOT_US
+        before_s = self._newest_of_others(partition, columns["arrived_ms"])
+        missed = np.maximum(columns["missed"], windows_missed(slot, before_s))
+        late = missed > 0
+        if late.any():
+            self.late += int(count[late].sum())
+            behind_s = np.maximum(columns["behind_s"], before_s - columns["oldest_us"] // 1_000_000)
+            self.most_late_s = max(self.most_late_s, int(behind_s[late].max()))
+        unit = partials.column("unit").dictionary_encode()
+        unit_numbers = [
+            self._unit_numbers.setdefault(name, len(self._unit_numbers)) for name in unit.dictionary.to_pylist()
+        ]
+        self._collected.append(
+            _merge(
+                _Groups(
+                    slot,
+                    missed,
+                    self._types.number(partials.column("sensor_type")),
+                    self._locations.number(partials.column("location")),
+                    newest_us,
+                    np.array(unit_numbers, np.int64)[unit.indices.to_numpy()],
+                    count,
+                    columns["total"],
+                    columns["min"],
+                    columns["max"],
+                )
+            )
+        )
+        self._rows += len(self._collected[-1].slot)
+        if self._rows > MERGE_ROWS:
+            self._collected = [self.groups()]
+            # At least half of the rows must be new before they are merged again.
+            self._rows = min(len(self._collected[0].slot), MERGE_ROWS // 2)
+
+    def groups(self) -> _Groups:
+        """All groups so far."""
+        if not self._collected:
+            return _Groups(*(np.empty(0, np.int64) for _ in _Groups._fields))
+        return _merge(_Groups(*map(np.concatenate, zip(*self._collected, strict=True))))
+
+    def _newest_of_others(self, partition: int, arrived_ms: Array) -> Array:
+        """The newest event time in whole seconds in all other partitions before these timestamps."""
+        if partition not in self._others:
+            steps = [step for other, of in self._progress.items() if other != partition for step in of]
+            at_ms, newest_s = np.array(rises(*np.array(steps).T), np.int64).T if steps else np.empty((2, 0), np.int64)
+            self._others[partition] = at_ms, np.maximum(np.concatenate(([FIRST_NEWEST_S], newest_s)), FIRST_NEWEST_S)
+        at_ms, newest_s = self._others[partition]
+        found: Array = newest_s[np.searchsorted(at_ms, arrived_ms, side="left")]
+        return found
+
+
+def _merged_progress(context: Context, reports: list[PartitionReport]) -> dict[int, Progress]:
+    """The progress of all partitions up to the end of this batch."""
+    progress = dict(context.progress)
+    for report in reports:
+        for partition, steps in report.progress.items():
+            progress[partition] = rises(*np.array([*progress.get(partition, []), *steps], np.int64).T)
+    return progress
+
+
+def _recent(progress: dict[int, Progress]) -> dict[int, Progress]:
+    """The progress that the next batch must know; what is older counts as before everything."""
+    last_ms = max((steps[-1][0] for steps in progress.values()), default=0)
+    recent = {}
+    for partition, steps in progress.items():
+        older = sum(at_ms <= last_ms - HISTORY_MS for at_ms, _ in steps)
+        kept = steps[max(older - 1, len(steps) - HISTORY_STEPS, 0) :]
+        recent[partition] = kept if kept[0] == steps[0] and not older else [(0, kept[0][1]), *kept[1:]]
+    return recent
+
+
+def _report(reports: list[PartitionReport]) -> BatchReport:
+    """Counts, offsets and latest readings of all partitions together."""
+    merged = BatchReport()
     latest: dict[tuple[str, str], Latest] = {}
-    for report in map(decode_report, reports):
+    for report in reports:
         merged.messages += report.messages
         merged.rejected += report.rejected
-        merged.newest_us = max(merged.newest_us, report.newest_us)
         merged.next_offsets |= report.next_offsets
         for entry in report.latest:
             keep_latest(latest, entry)
@@ -80,86 +261,71 @@ def _merged(reports: list[bytes], context: Context) -> Report:
     return merged
 
 
-def _judged(partials: pa.Table, context: Context, report: Report) -> pa.RecordBatch:
-    """The partials as rows for the windows; completes the report with totals, late readings and names."""
-    arrived_first_ms, arrived_last_ms, missed, count, total, low, high, oldest_us, newest_us, behind_us = (
-        partials.column(name).to_numpy()
-        for name in PARTIALS.names
-        if name not in ("sensor_type", "location", "unit", "report")
-    )
-    # The newest reading that surely was written before the first of a partial.
-    by_last = np.argsort(arrived_last_ms, kind="stable")
-    newest_until = np.maximum.accumulate(np.concatenate(([context.newest_us], newest_us[by_last])))
-    before_us = newest_until[np.searchsorted(arrived_last_ms[by_last], arrived_first_ms, side="left")]
-    slot = newest_us // SLOT_US
-    missed = np.maximum(missed, windows_missed(slot, before_us))
-    late = missed > 0
-    report.late = int(count[late].sum())
-    if report.late:
-        report.latest_by_us = int(np.maximum(before_us - oldest_us, behind_us)[late].max())
-    types, type_number = _admit(partials.column("sensor_type"), arrived_first_ms, context.sensor_types, MAX_TYPES)
-    places, place_number = _admit(partials.column("location"), arrived_first_ms, context.locations, MAX_LOCATIONS)
-    report.sensor_types, report.locations = types[:-1], places[:-1]
-    unit = partials.column("unit").combine_chunks().dictionary_encode()
-    units, unit_number = unit.dictionary.to_pylist(), unit.indices.to_numpy()
-
+def _merge(groups: _Groups) -> _Groups:
+    """Rows of equal slot, missed windows, sensor type and location become one."""
+    order, first = _grouped(groups.location, groups.sensor_type, groups.missed, groups.slot)
+    last = _newest_of_each(order, first, groups.newest_us)
     with np.errstate(over="ignore", invalid="ignore"):
-        order, first = _grouped(type_number)
-        last = _newest_of_each(order, first, newest_us)
-        sums = (
-            np.add.reduceat(count[order], first),
-            np.add.reduceat(total[order], first),
-            np.minimum.reduceat(low[order], first),
-            np.maximum.reduceat(high[order], first),
-            newest_us[last],
+        return _Groups(
+            groups.slot[last],
+            groups.missed[last],
+            groups.sensor_type[last],
+            groups.location[last],
+            groups.newest_us[last],
+            groups.unit[last],
+            np.add.reduceat(groups.readings[order], first),
+            np.add.reduceat(groups.total[order], first),
+            np.minimum.reduceat(groups.low[order], first),
+            np.maximum.reduceat(groups.high[order], first),
         )
-        for number, at, *of_type in zip(type_number[order[first]], last, *(s.tolist() for s in sums), strict=True):
-            report.totals[types[number]] = Total(*of_type, units[unit_number[at]])  # type: ignore[call-arg]
 
-        kept = np.flatnonzero(missed < SLOTS_PER_WINDOW)
-        order, first = _grouped(slot[kept], missed[kept], type_number[kept], place_number[kept])
-        order = kept[order]
-        last = _newest_of_each(order, first, newest_us) if len(order) else order
-        columns: list[Any] = [
-            newest_us[last],
-            (slot[last] + missed[last]) * SLOT_US,
-            [types[number] for number in type_number[last]],
-            [places[number] for number in place_number[last]],
-            [units[number] for number in unit_number[last]],
-            *(
-                reduce.reduceat(values[order], first) if len(order) else values[:0]
-                for reduce, values in (
-                    (np.add, count), (np.add, total), (np.minimum, low), (np.maximum, high)
-                )
-            ),
-            [None] * len(last),
-            [None] * len(last),
-        ]  # fmt: skip
+
+def _totals(groups: _Groups, names: list[str], units: list[str]) -> dict[str, Total]:
+    """Totals by sensor type, of late readings too."""
+    if not len(groups.slot):
+        return {}
+    order, first = _grouped(groups.sensor_type)
+    last = _newest_of_each(order, first, groups.newest_us)
+    with np.errstate(over="ignore", invalid="ignore"):
+        columns = (
+            np.add.reduceat(groups.readings[order], first),
+            np.add.reduceat(groups.total[order], first),
+            np.minimum.reduceat(groups.low[order], first),
+            np.maximum.reduceat(groups.high[order], first),
+            groups.newest_us[last],
+        )
+    rows = zip(groups.sensor_type[last], groups.unit[last], *(column.tolist() for column in columns), strict=True)
+    return {names[number]: Total(*values, units[unit]) for number, unit, *values in rows}  # type: ignore[call-arg]
+
+
+def _rows(groups: _Groups, types: list[str], locations: list[str], units: list[str]) -> pa.RecordBatch:
+    """The groups that count in a window."""
+    kept = _Groups(*(column[groups.missed < SLOTS_PER_WINDOW] for column in groups))
+    nothing = [None] * len(kept.slot)
+    columns: list[Any] = [
+        kept.newest_us,
+        (kept.slot + kept.missed) * SLOT_US,
+        [types[number] for number in kept.sensor_type],
+        [locations[number] for number in kept.location],
+        [units[number] for number in kept.unit],
+        *(kept.readings, kept.total, kept.low, kept.high, nothing, nothing),
+    ]
     return pa.RecordBatch.from_arrays(
         [pa.array(column, field.type) for column, field in zip(columns, JUDGED, strict=True)], schema=JUDGED
     )
 
 
-def _admit(names: pa.ChunkedArray, arrived_ms: Array, known: list[str], most: int) -> tuple[list[str], Array]:
-    """Number names by those that have rows of their own; who comes first is admitted while there is room.
-
-    Returns:
-        The names admitted and ``OTHER`` after them, and for each row a position among these.
-    """
-    encoded = names.combine_chunks().dictionary_encode()
-    distinct, indices = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
-    position = {name: number for number, name in enumerate(known)}
-    # One that is called so already shares the row of those that come too late.
-    new = [number for number, name in enumerate(distinct) if name not in position and name != OTHER]
-    if new:
-        first_ms = np.full(len(distinct), np.iinfo(np.int64).max)
-        np.minimum.at(first_ms, indices, arrived_ms)
-        for number in sorted(new, key=lambda number: (first_ms[number], distinct[number])):
-            if len(position) == most:
-                break
-            position[distinct[number]] = len(position)
-    admitted = [*position, OTHER]
-    return admitted, np.array([position.get(name, len(position)) for name in distinct])[indices]
+def _outcome_row(batch_id: int, outcome: Outcome) -> pa.RecordBatch:
+    """A row that moves no watermark and reaches one window that is open."""
+    newest_s = max(FIRST_NEWEST_S, *(newest_of(steps) for steps in outcome.next_context.progress.values()), 0)
+    slot = newest_s * 1_000_000 // SLOT_US
+    row: dict[str, Any] = dict.fromkeys(JUDGED.names) | {
+        "event_time": newest_s * 1_000_000,
+        "missed_until": (slot + SLOTS_PER_WINDOW - 1) * SLOT_US,
+        "batch_id": batch_id,
+        "outcome": encode_outcome(outcome),
+    }
+    return pa.RecordBatch.from_pylist([row], JUDGED)
 
 
 def _grouped(*keys: Array) -> tuple[Array, Array]:

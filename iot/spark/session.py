@@ -1,6 +1,6 @@
-"""A Spark session for these scripts: the right Java, the connector's jars, quiet on the terminal, bounded in time.
+"""A Spark session for the scripts: with the right Java and jars, a log file, and bounded memory.
 
-Started by ``spark-submit`` instead, the JVM is there already; then its own settings hold, and what is left is checked.
+If ``spark-submit`` started the script, the JVM is already there. Its settings then hold, and only versions are checked.
 """
 
 from __future__ import annotations
@@ -43,14 +43,13 @@ rootLogger.level = warn
 rootLogger.appenderRef.file.ref = file
 """
 
-# State is small and written often: few partitions, and the same ones whatever the machine, because the first run
-# freezes them into the checkpoint.
 CONFIG = {
+    # State is small and written often, so few partitions do. The first run freezes their number into the checkpoint.
     "spark.sql.shuffle.partitions": "2",
     "spark.sql.streaming.stateStore.providerClass": (
         "org.apache.spark.sql.execution.streaming.state.HDFSBackedStateStoreProvider"
     ),
-    # Windows are shown while they grow, so a batch only to close them would show nothing.
+    # A batch without data would only close windows, and windows are shown while they grow.
     "spark.sql.streaming.noDataMicroBatches.enabled": "false",
     "spark.sql.streaming.minBatchesToRetain": "10",
     "spark.sql.streaming.stateStore.minDeltasForSnapshot": "10",
@@ -63,15 +62,15 @@ CONFIG = {
     "spark.ui.retainedTasks": "500",
     "spark.sql.ui.retainedExecutions": "20",
     "spark.cleaner.periodicGC.interval": "2min",
-    # Java's own default grows to a quarter of the machine, and shuffles the past around in it.
+    # Java's default is a quarter of the machine, and it would be filled with garbage before it is collected.
     "spark.driver.memory": os.environ.get("IOT_DRIVER_MEMORY") or "2g",
-    # The sources name no secrets, but Kafka's options may hold some.
+    # Kafka's options may hold secrets, which the UI must not show.
     "spark.redaction.regex": "(?i)secret|password|token|access[.]?key|jaas|ssl",
     "spark.sql.redaction.options.regex": "(?i)secret|password|token|access[.]?key|url|jaas|ssl",
 }
 
-# So that memory is flat soon: Java's usual collector lets the heap grow although most of it is free, and the C library
-# keeps a pool of its own for each of a hundred threads. Most objects die young here, and what lives is little.
+# These flags keep memory flat: Java's default collector lets the heap grow although most of it is free. Here most
+# objects die young, and few live long.
 JVM_FLAGS = [
     "-XX:+UseSerialGC",
     "-XX:MaxNewSize=96m",
@@ -79,15 +78,23 @@ JVM_FLAGS = [
     "-XX:MaxHeapFreeRatio=40",
     "-XX:-ShrinkHeapInSteps",
 ]
+# Maximum number of memory pools of the C library, which otherwise has one for each of a hundred threads.
 MALLOC_POOLS = "2"
 
-
-# Spark's usual way of writing checkpoints, made for HDFS, forks a process for the mode of each file: a dozen a batch.
-LOCAL_CHECKPOINTS = "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
+LOCAL_CONFIG = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    # The default manager, made for HDFS, forks a process for the mode of each checkpoint file: a dozen a batch.
+    "spark.sql.streaming.checkpointFileManagerClass": (
+        "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
+    ),
+    # Executors on other machines get this package only after their daemon has started.
+    "spark.python.daemon.module": "iot.spark.worker",
+}
 
 
 def log_file(name: str) -> Path:
-    """Where Spark's log goes when a script of that name runs it."""
+    """Spark's log file for the script of that name."""
     return settings.LOG_DIR / f"{name}.log"
 
 
@@ -100,11 +107,46 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
         config: on top of ``CONFIG``.
 
     Raises:
-        UserError: Java, jars, PySpark or the master do not fit or do not answer; one line.
+        UserError: Java, jars, PySpark or the master do not fit, or do not answer.
+    """
+    wanted = _require_pyspark()
+    from pyspark.sql import SparkSession
+
+    builder: Any = SparkSession.builder.appName(name)
+    for key, value in (CONFIG | (config or {})).items():
+        builder = builder.config(key, value)
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        return _checked(builder.getOrCreate(), wanted)
+    is_local = master.startswith("local")
+    log = log_file(name)
+    log4j, output = _open_log(log)
+    _set_environment(is_local)
+    options = [f"-Dlog4j2.configurationFile={log4j.as_uri()}", *JVM_FLAGS, *flags.FLAGS, *jvm_flags("spark")]
+    builder = builder.master(master).config("spark.driver.extraJavaOptions", " ".join(options))
+    # Only from the JVM's own class path can classes come from the archive.
+    builder = builder.config("spark.driver.extraClassPath", class_path("spark"))
+    for key, value in (LOCAL_CONFIG if is_local else {"spark.jars": ",".join(map(str, jars("spark")))}).items():
+        builder = builder.config(key, value)
+    try:
+        with output, ThreadPoolExecutor(1) as other_thread:
+            # In the main thread, Spark would install its own handler for Ctrl-C.
+            session = other_thread.submit(_launch, builder, output).result()
+    except Exception as error:
+        printed = log.with_suffix(".out").read_text(errors="replace")
+        raise UserError(f"Spark does not start with --master {master}: {explain(error, printed)}; see {log}") from error
+    if not is_local:
+        _ship_package(session)
+    return _checked(session, wanted)
+
+
+def _require_pyspark() -> str:
+    """The version of Spark that the Kafka connector is for, which must be PySpark's.
+
+    Raises:
+        UserError: PySpark is missing, or another version.
     """
     try:
         import pyspark
-        from pyspark.sql import SparkSession
     except ImportError as error:
         raise UserError(f"cannot import PySpark ({reason(error)}): pip install -r requirements.txt") from error
     wanted = next(jar.version for jar in read_lock()["spark"] if jar.artifact.startswith("spark-sql-kafka"))
@@ -112,53 +154,38 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
         raise UserError(
             f"PySpark {pyspark.__version__} does not fit its Kafka connector {wanted}: pip install pyspark=={wanted}"
         )
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    builder: Any = SparkSession.builder.appName(name)
-    for key, value in (CONFIG | (config or {})).items():
-        builder = builder.config(key, value)
-    if submitted:
-        return _checked(builder.getOrCreate(), wanted)
-    local = master.startswith("local")
+    return wanted
+
+
+def _open_log(log: Path) -> tuple[Path, IO[bytes]]:
+    """Spark's log configuration, and a file for what its JVM prints.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log4j = log.with_suffix(".log4j2.properties")
+        log4j.write_text(LOG4J.format(log=log))
+        return log4j, log.with_suffix(".out").open("wb")
+    except OSError as error:
+        raise UserError(f"cannot write {log}: {reason(error)}; set IOT_LOG_DIR to another folder") from error
+
+
+def _set_environment(is_local: bool) -> None:
+    """The environment of the JVM and, through it, of the Python workers."""
     os.environ["JAVA_HOME"] = str(find_java())
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ.setdefault("MALLOC_ARENA_MAX", MALLOC_POOLS)
     # The Python workers import this package.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    if local:
+    if is_local:
         os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
-        builder = builder.config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
-        builder = builder.config("spark.sql.streaming.checkpointFileManagerClass", LOCAL_CHECKPOINTS)
-        # Executors elsewhere get this package only after their daemon is started.
-        builder = builder.config("spark.python.daemon.module", "iot.spark.worker")
-    log = log_file(name)
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log4j = log.with_suffix(".log4j2.properties")
-        log4j.write_text(LOG4J.format(log=log))
-        console = log.with_suffix(".out").open("wb")
-    except OSError as error:
-        raise UserError(f"cannot write {log}: {reason(error)}; IOT_LOG_DIR names another place") from error
-    options = [f"-Dlog4j2.configurationFile={log4j.as_uri()}", *JVM_FLAGS, *flags.FLAGS, *jvm_flags("spark")]
-    builder = builder.master(master).config("spark.driver.extraJavaOptions", " ".join(options))
-    # On the class path of the JVM itself their classes can come from the archive.
-    builder = builder.config("spark.driver.extraClassPath", class_path("spark"))
-    if not local:
-        builder = builder.config("spark.jars", ",".join(map(str, jars("spark"))))
-    try:
-        with console, ThreadPoolExecutor(1) as other_thread:
-            # In the main thread Spark would take Ctrl-C for itself.
-            session = other_thread.submit(_launch, builder, console).result()
-    except Exception as error:
-        said = log.with_suffix(".out").read_text(errors="replace")
-        raise UserError(f"Spark does not start with --master {master}: {explain(error, said)}; see {log}") from error
-    if not local:
-        _ship_package(session)
-    return _checked(session, wanted)
 
 
 def end(session: SparkSession) -> None:
-    """Stop Spark and the JVM that ``start`` launched, and wait until that is gone."""
+    """Stop Spark and the JVM that ``start`` launched, and wait for its end."""
     from pyspark import SparkContext
 
     session.stop()
@@ -185,14 +212,14 @@ def _checked(session: SparkSession, wanted: str) -> SparkSession:
     return session
 
 
-def _launch(builder: Any, console: IO[bytes]) -> SparkSession:
-    """Start a JVM whose own output goes into a file, and a session in it."""
+def _launch(builder: Any, output: IO[bytes]) -> SparkSession:
+    """Start a JVM that prints into ``output``, and a session in it."""
     from pyspark import SparkConf, SparkContext
     from pyspark.java_gateway import launch_gateway
 
     if SparkContext._gateway is None:
         conf = SparkConf(loadDefaults=False).setAll(list(builder._options.items()))
-        gateway = launch_gateway(conf, {"stdout": console, "stderr": console})  # type: ignore[no-untyped-call]
+        gateway = launch_gateway(conf, {"stdout": output, "stderr": output})  # type: ignore[no-untyped-call]
         flags.give_way(gateway.proc.pid)
         SparkContext._ensure_initialized(gateway=gateway)
     session: SparkSession = builder.getOrCreate()
@@ -200,7 +227,7 @@ def _launch(builder: Any, console: IO[bytes]) -> SparkSession:
 
 
 def _ship_package(session: SparkSession) -> None:
-    """Executors on other machines get this package; what it depends on has to be installed there."""
+    """Send this package to the executors. What it depends on must be installed there."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "ship", PACKAGE.name)
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
@@ -210,5 +237,5 @@ def _ship_package(session: SparkSession) -> None:
 
 
 def slots(session: SparkSession) -> int:
-    """How many tasks can run at once."""
+    """How many tasks can run at the same time."""
     return int(session.sparkContext.defaultParallelism)

@@ -1,8 +1,7 @@
-"""Spark's daemon for Python workers, with all that a worker imports already there when it forks one.
+"""The daemon for Spark's Python workers, with everything that a worker imports loaded before it forks one.
 
-Spark's own daemon imports nothing, so each worker spends most of a second on it, and keeps a copy in memory. And after
-each task a worker collects garbage, which means to look at all objects there are: those of the imports, seventy
-thousand, are set aside, so that little is left to look at.
+Spark's own daemon imports nothing, so each worker spends most of a second on imports and holds a copy in memory.
+After each task a worker also collects garbage over all objects. Those of the imports are frozen, so few are left.
 """
 
 from __future__ import annotations
@@ -16,6 +15,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import pyarrow.compute  # noqa: F401
 import pyspark.worker  # noqa: F401
 from pyspark.daemon import manager
+
+import iot.spark.rejected
+import iot.spark.windows  # noqa: F401
 
 if __name__ == "__main__":
     gc.collect()

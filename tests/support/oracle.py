@@ -1,12 +1,11 @@
-"""What the streams must come to, computed a second time: plain Python, no code of ``iot``.
+"""The independent reference: the windows of a topic, computed a second time in plain Python, without code of ``iot``.
 
-It takes the raw messages of a topic and knows only the schema's plain cases: a message is a reading when it is a JSON
-object with its required fields, and anything else is malformed. Tests send it no message on which this is in doubt.
+It takes the raw messages and knows only the schema's plain cases: a message is a reading when it is a JSON object with
+its required fields, and anything else is malformed. Tests send no message for which this is in doubt.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections import Counter, defaultdict
@@ -18,8 +17,6 @@ from typing import Any, NamedTuple
 from kafka import KafkaConsumer, TopicPartition
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# As many ways to choose among readings in doubt are tried.
-MOST_CHOICES = 100_000
 
 
 class Record(NamedTuple):
@@ -48,11 +45,7 @@ class Expected(NamedTuple):
     readings: int
     rejected: int
     late: int
-    """Readings that belong to no window."""
-    doubtful: int
-    """Readings that each of their windows may have or not."""
-    in_doubt: dict[tuple[int, str], list[float]]
-    """The values of these, by window over all locations."""
+    """Readings that are missing from one or more of their windows."""
 
 
 def end_of(bootstrap_servers: str, topic: str) -> int:
@@ -109,48 +102,40 @@ def reading_of(record: Record, parse: Parse = parse) -> dict[str, Any] | None:
     return reading if reading and reading["time_us"] <= (record.timestamp_ms + 60_000) * 1_000 else None
 
 
-def expected(records: list[Record], parse: Parse = parse, doubts: bool = False) -> Expected:
+def expected(records: list[Record], parse: Parse = parse) -> Expected:
     """The windows of these messages.
 
-    ``parse`` may be another judgement, where messages are not plain cases.
+    A reading counts in each of its windows that ends later than 5 s before the newest reading written before it: at a
+    smaller offset in its own partition, or with a smaller Kafka timestamp in another one.
 
-    A reading at most 5 s older than the newest written before it counts in all its windows; one whose windows all
-    closed more than 30 s before counts in none. Between, either is right: ``AssertionError`` unless ``doubts``.
+    Args:
+        parse: another judgement, where messages are not plain cases.
     """
-    in_doubt: dict[tuple[int, str], list[float]] = defaultdict(list)
-    doubtful = 0
     values: dict[tuple[int, str, str], list[float]] = defaultdict(list)
     readings = rejected = late = 0
     newest_of_partition: dict[int, float] = defaultdict(lambda: -math.inf)
-    ordered = sorted(records, key=lambda record: (record.timestamp_ms, record.partition, record.offset))
-    newest_of_earlier_ms = newest_so_far = -math.inf
+    # By partition, the newest event time of all messages with a smaller timestamp than the present one.
+    newest_before_ms: dict[int, float] = {}
     last_ms = -1
-    for record in ordered:
+    for record in sorted(records, key=lambda record: (record.timestamp_ms, record.partition, record.offset)):
         if record.timestamp_ms != last_ms:
-            last_ms, newest_of_earlier_ms = record.timestamp_ms, newest_so_far
+            last_ms, newest_before_ms = record.timestamp_ms, dict(newest_of_partition)
         reading = reading_of(record, parse)
         if reading is None:
             rejected += 1
             continue
         readings += 1
         time_us = reading["time_us"]
-        newest = max(newest_of_earlier_ms, newest_of_partition[record.partition])
+        others = (newest for partition, newest in newest_before_ms.items() if partition != record.partition)
+        newest = max(newest_of_partition[record.partition], *others, -math.inf)
         first_end_s = time_us // 10_000_000 * 10 + 10
-        ends_s = (first_end_s, first_end_s + 10, first_end_s + 20)
-        if time_us >= newest - 5_000_000:
-            for end_s in ends_s:
-                values[end_s, reading["sensor_type"], reading["location"]].append(reading["value"])
-        elif (ends_s[-1] + 5 + 30) * 1_000_000 < newest:
-            late += 1
-        else:
-            assert doubts, "neither on time nor surely late"
-            doubtful += 1
-            for end_s in ends_s:
-                in_doubt[end_s, reading["sensor_type"]].append(reading["value"])
+        ends_s = [end_s for end_s in (first_end_s, first_end_s + 10, first_end_s + 20) if end_s * 1e6 > newest - 5e6]
+        late += len(ends_s) < 3
+        for end_s in ends_s:
+            values[end_s, reading["sensor_type"], reading["location"]].append(reading["value"])
         newest_of_partition[record.partition] = max(newest_of_partition[record.partition], time_us)
-        newest_so_far = max(newest_so_far, time_us)
     windows = {key: Window(len(of), math.fsum(of) / len(of), min(of), max(of)) for key, of in values.items()}
-    return Expected(windows, readings, rejected, late, doubtful, dict(in_doubt))
+    return Expected(windows, readings, rejected, late)
 
 
 def over_all_locations(windows: dict[tuple[int, str, str], Window]) -> dict[tuple[int, str], Window]:
@@ -180,36 +165,6 @@ def differences(found: dict[Any, Window], wanted: dict[Any, Window]) -> list[str
         ):
             lines.append(f"{key}: {ours} instead of {theirs}")
     return sorted(lines)
-
-
-def differences_but_for(
-    in_doubt: dict[tuple[int, str], list[float]],
-    found: dict[tuple[int, str], Window],
-    wanted: dict[tuple[int, str], Window],
-) -> list[str]:
-    """As ``differences``; a window with readings in doubt must be right with some of these."""
-    certain = ({key: of[key] for key in of.keys() - in_doubt.keys()} for of in (found, wanted))
-    lines = differences(*certain)
-    for key, values in in_doubt.items():
-        if not _is_explained(found.get(key), wanted.get(key), values):
-            lines.append(f"{key}: {found.get(key)} instead of {wanted.get(key)} and some of {len(values)} in doubt")
-    return lines
-
-
-def _is_explained(found: Window | None, least: Window | None, more: list[float]) -> bool:
-    """Whether a window is ``least`` (None: empty) with some of these values."""
-    if found is None:
-        return least is None
-    count, total, bounds = (least.count, least.avg * least.count, [least.min, least.max]) if least else (0, 0.0, [])
-    if not count <= found.count <= count + len(more):
-        return False
-    if math.comb(len(more), found.count - count) > MOST_CHOICES:
-        return min([*bounds, *more]) <= found.min <= found.max <= max([*bounds, *more])
-    return any(
-        (min([*bounds, *some]), max([*bounds, *some])) == (found.min, found.max)
-        and math.isclose((total + math.fsum(some)) / found.count, found.avg, rel_tol=1e-9, abs_tol=1e-12)
-        for some in itertools.combinations(more, found.count - count)
-    )
 
 
 def gaps_and_repeats(records: list[Record]) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 
 from iot.alerts import Alert, Delivered
-from iot.batches import Identity, Latest, Report, Total
+from iot.batches import BatchReport, Identity, Latest, Total
 from iot.readings import format_timestamp
 from iot.results.model import Batch
 from iot.results.store import Store
@@ -64,9 +64,8 @@ class Stream:
 
     def __init__(self) -> None:
         self.windows: dict[tuple[int, str, str], list[Sample]] = defaultdict(list)
-        self.newest_us = 0
 
-    def batch(self, samples: list[Sample], **report: Any) -> tuple[pa.Table, Report]:
+    def batch(self, samples: list[Sample], **report: Any) -> tuple[pa.Table, BatchReport]:
         """Return the windows that these samples change, and the report on them."""
         changed: dict[tuple[int, str, str], None] = {}
         for sample in samples:
@@ -79,10 +78,8 @@ class Stream:
         for sample in samples:
             by_type[sample.sensor_type].append(sample)
             by_sensor[sample.sensor_id, sample.sensor_type].append(sample)
-        self.newest_us = max([self.newest_us, *(sample.time_us for sample in samples)])
-        result = Report(
+        result = BatchReport(
             messages=len(samples),
-            newest_us=self.newest_us,
             totals={name: total(group) for name, group in by_type.items()},
             latest=[latest(group) for group in by_sensor.values()],
             sensor_types=sorted({sample.sensor_type for sample in samples}),
@@ -137,8 +134,7 @@ def write_batch(
     changed, made = (stream or Stream()).batch(samples, **report)
     if now_s is None:
         now_s = NOW_S + max((sample.at_s for sample in samples), default=0)
-    contexts = {batch_id: made.context(), batch_id + 1: made.context()}
-    return store.write_batch(Batch("windows", batch_id, changed, made, contexts), rules, now_s)
+    return store.write_batch(Batch("windows", batch_id, changed, made), rules, now_s)
 
 
 def delivered(number: int, at_s: float = 0.0, raised_s: float | None = None, **fields: Any) -> Delivered:

@@ -11,21 +11,19 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from iot.batches import Identity, Report
+from iot.batches import BatchReport
 from iot.kafka import offsets
 from iot.settings import Kafka
-from iot.spark import checkpoints, queries
+from iot.spark import queries, windows
 from iot.spark import session as spark
-from iot.spark.checkpoints import Notes
 
 
 def main(bootstrap_servers: str, topic: str, checkpoint: str, results: str) -> None:
     kafka = Kafka(bootstrap_servers)
     start = offsets.start_offsets(kafka, topic, "earliest")
-    notes = checkpoints.read_notes(Path(checkpoint)) or Notes(Identity(topic, ""), start)
     session = spark.start("windows-runner", "local[2]", {"spark.ui.enabled": "false"})
 
-    def keep(batch_id: int, rows: pa.Table, report: Report) -> None:
+    def keep(batch_id: int, rows: pa.Table, report: BatchReport) -> None:
         line = {
             "batch": batch_id,
             "late": report.late,
@@ -39,12 +37,10 @@ def main(bootstrap_servers: str, topic: str, checkpoint: str, results: str) -> N
         }  # fmt: skip
         with open(results, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        notes.contexts = checkpoints.contexts_after(notes.contexts, batch_id, report)
-        checkpoints.write_notes(Path(checkpoint), notes)
 
-    topic_frame = queries.read_topic(session, kafka, topic, notes.start)
+    topic_frame = queries.read_topic(session, kafka, topic, start)
     trigger = {"processingTime": "100 milliseconds"}
-    query = queries.start_windows(session, topic_frame, checkpoint, keep, notes.contexts, trigger)
+    query = windows.start_windows(topic_frame, Path(checkpoint), keep, trigger=trigger)
     print("running", flush=True)
     query.awaitTermination()
 

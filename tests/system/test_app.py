@@ -20,9 +20,9 @@ import pytest
 
 from iot.broker.broker import Broker, find_free_port
 from iot.settings import Kafka
-from tests.integration.spark.test_queries import stream, write
 from tests.support import oracle
 from tests.support.oracle import Window
+from tests.support.streams import stream, write
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
@@ -153,12 +153,12 @@ def test_figures_equal_the_reference_also_after_a_kill(app, broker, topic, event
 
 def test_a_second_app_on_the_same_state_says_so(app, tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    from iot.spark.checkpoints import hold
+    from iot.spark.checkpoints import lock
 
-    with hold(tmp_path / "checkpoints", "iot_streaming_app"), app.running() as process:
+    with lock(tmp_path / "checkpoints", "iot_streaming_app"), app.running() as process:
         assert process.wait(60) == 1
         said = process.stdout.read()
-    assert said.startswith("error: iot_streaming_app runs already with its state in ")
+    assert said.startswith("error: iot_streaming_app is already running with its state in ")
     assert said.count("\n") == 1
 
 

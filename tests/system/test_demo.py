@@ -64,7 +64,7 @@ def test_everything_comes_up_and_goes_again(tmp_path, eventually):
     for what in (f"broker   {servers}", "sensors  50 simulated", f"page     http://127.0.0.1:{port}", "Spark    4."):
         assert what in lines
     assert "Traceback" not in lines
-    assert "the next one goes on from here" in lines.splitlines()[-1]
+    assert "the next run continues from here" in lines.splitlines()[-1]
 
 
 def test_what_listens_but_does_not_answer_is_no_place_for_a_broker(tmp_path):

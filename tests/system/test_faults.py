@@ -1,4 +1,4 @@
-"""What may befall the state of the application: each is said with its reason, heals or is cured by one command.
+"""Faults of the application's state: each is reported with its reason, and recovers or is fixed by one command.
 
 After each, what the API says is exactly what the reference comes to.
 """
@@ -20,8 +20,8 @@ import pytest
 
 from iot.broker.broker import Broker, find_free_port
 from iot.settings import READINGS_TOPIC
-from tests.integration.spark.test_queries import stream, write
 from tests.support import oracle
+from tests.support.streams import stream, write
 from tests.system.test_app import App, alerts_of, require
 
 pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(1_200)]
@@ -78,9 +78,9 @@ def require_exact(app: App, broker: Broker, eventually) -> None:
     eventually(lambda: app.status("/healthz") == 200, 120)
 
 
-def cure(text: str) -> None:
+def fix(text: str) -> None:
     """Do what a message says, as it says it."""
-    [command] = re.findall(r"to start afresh: (rm -r [^;\n\"]+)", text)[-1:]
+    [command] = re.findall(r"to reset: (rm -r [^;\n\"]+)", text)[-1:]
     subprocess.run(command, shell=True, check=True)
 
 
@@ -107,14 +107,14 @@ def test_the_state_of_the_application_through_faults(tmp_path, eventually):
             assert status == 0
             assert "Traceback" not in said
 
-        a_damaged_checkpoint_is_cured(app, tmp_path / "checkpoints", eventually)
+        a_damaged_checkpoint_is_reset(app, tmp_path / "checkpoints", eventually)
 
         with app.running() as process:
             require_exact(app, broker, eventually)
             broker.stop()
             shutil.rmtree(tmp_path / "broker")
             with Broker(port, tmp_path / "broker") as empty:
-                a_topic_made_anew_is_said(app, empty, process, eventually)
+                a_replaced_topic_is_reported(app, empty, process, eventually)
                 with app.running():
                     require_exact(app, empty, eventually)
 
@@ -138,7 +138,7 @@ def a_full_disk_heals(app: App, broker: Broker, database: Path, is_small: bool, 
     require_exact(app, broker, eventually)
 
 
-def a_damaged_checkpoint_is_cured(app: App, checkpoints: Path, eventually) -> None:
+def a_damaged_checkpoint_is_reset(app: App, checkpoints: Path, eventually) -> None:
     """Of both queries the last files are no longer whole."""
     folders = [checkpoints / f"dashboard-{name}-checkpoint" for name in ("sensors", "alerts")]
     for log, size in (folders[0] / "offsets", 300), (folders[1] / "offsets", 0):
@@ -153,10 +153,10 @@ def a_damaged_checkpoint_is_cured(app: App, checkpoints: Path, eventually) -> No
     assert status == 0
     assert "the windows query failed: its checkpoint is damaged" in said
     assert "Traceback" not in said
-    cure(said)
+    fix(said)
 
 
-def a_topic_made_anew_is_said(app: App, broker: Broker, process: subprocess.Popen[str], eventually) -> None:
+def a_replaced_topic_is_reported(app: App, broker: Broker, process: subprocess.Popen[str], eventually) -> None:
     """The broker came back without its data: same names, and the same offsets again."""
     kept = app.get("/api/metrics")
     send(broker, 60_000, seed=34)
@@ -171,11 +171,11 @@ def a_topic_made_anew_is_said(app: App, broker: Broker, process: subprocess.Pope
     assert {alert["alert_id"] for alert in app.get("/api/alerts?limit=1000")["alerts"]} & again
     status, said = stop(process)
     assert status == 1
-    assert "was deleted and made again while it was read; stop this; to start afresh: rm -r " in said
+    assert "was deleted and made again while it was read; stop this; to reset: rm -r " in said
     assert "Traceback" not in said
     with app.running() as refused:
         text, _ = refused.communicate(timeout=240)
     assert refused.returncode == 1
     [line] = [line for line in text.splitlines() if line.startswith("error: ")]
     assert "is of an earlier topic iot-sensors, which was deleted and made again" in line
-    cure(line)
+    fix(line)

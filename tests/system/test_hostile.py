@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import expect
 
 from iot import rejected
-from iot.batches import MAX_LOCATIONS, MAX_SENSORS, MAX_TYPES, OTHER, Context
+from iot.batches import MAX_LOCATIONS, MAX_SENSORS, MAX_TYPES, OTHER
 from iot.broker.broker import Broker
 from iot.kafka.rejected_topic import RejectedMessage
 from iot.readings import Message, decode, encode, format_timestamp
@@ -24,11 +24,12 @@ from iot.results.model import Batch, Status
 from iot.results.store import Store
 from iot.settings import REJECTED_TOPIC
 from iot.spark import fold
+from iot.spark.contexts import Context
 from iot.spark.rejected import RejectedWriter
 from iot.web.figures import metrics
-from tests.integration.spark.test_queries import Results, windows_of, write
 from tests.support import hostile, oracle
 from tests.support.results import IDENTITY
+from tests.support.streams import Results, windows_of, write
 from tests.system.test_app import SIDES, App
 from tests.system.test_page import browser as browser  # a fixture
 from tests.unit.spark.test_fold import BASE_MS, BASE_US, Sent, reading, run, windows
@@ -226,13 +227,10 @@ def test_types_locations_and_sensors_without_end_stay_within_the_limits(tmp_path
             Sent(0, BASE_MS + batch_id, reading(BASE_US, 20.0, f"s{n}", sensor_type=f"type {n}", location=f"place {n}"))
             for n in numbers
         ]
-        rows, report = run(sent, context)
-        context = report.context()
+        rows, report, context = run(sent, context)
         assert len(rows) <= MAX_TYPES + MAX_LOCATIONS + 1
         assert len(report.latest) == len(numbers)
-        store.write_batch(
-            Batch("windows", batch_id, as_windows(rows), report, {batch_id: context}), {}, BASE_MS / 1_000
-        )
+        store.write_batch(Batch("windows", batch_id, as_windows(rows), report), {}, BASE_MS / 1_000)
         sizes.append((tmp_path / "results.db").stat().st_size)
     state = store.read(BASE_MS / 1_000)
     assert (state.messages, state.sensors, len(state.totals)) == (120_000, MAX_SENSORS, MAX_TYPES + 1)
@@ -285,20 +283,15 @@ def test_a_day_ahead_or_behind_changes_nobody_elses_figures():
         context, totals = Context(), [0, 0, 0]
         # In three batches, so that what one leaves behind is looked at too.
         for at in range(0, len(sent), 1_010):
-            rows, report = run(sent[at : at + 1_010], context, size)
-            context = report.context()
+            rows, report, context = run(sent[at : at + 1_010], context, size)
             totals = [a + b for a, b in zip(totals, (report.messages, report.rejected, report.late), strict=True)]
             for key, (count, low, high) in windows(rows).items():
                 seen = found.setdefault(key, [0, low, high])
                 found[key] = [seen[0] + count, min(seen[1], low), max(seen[2], high)]
         assert found == windows(run(others)[0])
         assert totals == [3_000 + 15, 15, 15]
-        assert context.newest_us == others_newest_us(others)
-
-
-def others_newest_us(others: list[Sent]) -> int:
-    """To the millisecond, as Spark's watermark is."""
-    return max(int(decode(one.value).time_us) for one in others) // 1_000 * 1_000
+        newest_s = max(int(decode(one.value).time_us) for one in others) // 1_000_000
+        assert max(steps[-1][1] for steps in context.progress.values()) == newest_s
 
 
 @integration
@@ -306,7 +299,7 @@ def others_newest_us(others: list[Sent]) -> int:
 def test_spark_gives_the_same_windows_beside_clocks_that_are_wrong(spark, broker, topic, tmp_path):
     now_us = time.time_ns() // 1_000
     results = Results()
-    query = windows_of(spark, broker, topic, tmp_path, results, {"processingTime": "0 seconds"})
+    query = windows_of(spark, broker, topic, tmp_path, results, trigger={"processingTime": "0 seconds"})
     try:
         for part in range(3):
             sent = []

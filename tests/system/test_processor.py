@@ -21,7 +21,7 @@ import structured_streaming_processor as processor
 from iot.broker.broker import Broker, find_free_port
 from iot.kafka.topics import ensure_topics
 from iot.readings import Message, encode, format_timestamp
-from tests.integration.spark.test_queries import stream, write
+from tests.support.streams import stream, write
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def test_what_is_there_is_counted_and_what_expired_is_said(broker, topic, of_top
     admin.delete_records(dict.fromkeys(partitions, -1))
     with of_topic.running("--available-now") as run:
         assert "expired" in run.error()
-    assert f"; to start afresh: rm -r {of_topic.checkpoints}/" in run.err
+    assert f"; to reset: rm -r {of_topic.checkpoints}/" in run.err
 
 
 def test_live_beside_a_producer(broker, tmp_path, admin, eventually):
@@ -141,11 +141,11 @@ def test_live_beside_a_producer(broker, tmp_path, admin, eventually):
         write(broker.kafka, topic, iter([(b"sofa", encode(mild))]))
         eventually(lambda: "1 readings, 0 rejected" in run.out, 150)
         admin.delete_topics([topic])
-        assert "query died: " in run.error()
+        assert "query failed: " in run.error()
     # Made again it is another topic, whatever its name.
     ensure_topics(broker.kafka, [topic])
     assert "is of an earlier topic" in failure(of_topic)
-    assert "to start afresh: rm -r" in failure(of_topic)
+    assert "to reset: rm -r" in failure(of_topic)
 
 
 def failure(of: Processor, *flags: str) -> str:
@@ -159,7 +159,7 @@ def failure(of: Processor, *flags: str) -> str:
 def test_a_checkpoint_of_another_topic_or_program(broker, topic, of_topic, tmp_path):
     folder = of_topic.checkpoints / "spark-windows-checkpoint"
     (folder / "offsets").mkdir(parents=True)
-    assert "is a checkpoint of another program; to start afresh: rm -r " in failure(of_topic)
+    assert "is a checkpoint of another program; to reset: rm -r " in failure(of_topic)
     (folder / "iot-notes.json").write_text('{"identity": {"topic": "elsewhere", "topic_id": "x"}, "start": {}}')
     assert f"is of topic elsewhere, not {topic}" in failure(of_topic)
     (folder / "iot-notes.json").write_text('{"identity": {"topic": "elsew')
@@ -175,7 +175,7 @@ def test_no_broker(of_topic):
     ("flags", "environment", "said"),
     [
         ((), {"IOT_DRIVER_MEMORY": "64m"}, "IOT_DRIVER_MEMORY"),
-        (("--master", "nonsense"), {}, "that is no Spark master; for example local[8] or spark://HOST:7077"),
+        (("--master", "nonsense"), {}, "not a Spark master; for example local[8] or spark://HOST:7077"),
     ],
 )
 def test_what_spark_refuses(of_topic, flags, environment, said):

@@ -32,12 +32,14 @@ def test_an_unchanged_window_is_not_kept_longer(store):
 
 def test_an_open_window_is_not_deleted(store):
     stream = Stream()
-    write_batch(store, 0, [Sample(1.0), Sample(2.0, location="roof")], stream, newest_us=NOW_S * 1_000_000)
+    write_batch(store, 0, [Sample(1.0), Sample(2.0, location="roof")], stream)
     store.prune(NOW_S + DAY_S, HOUR_S)
-    write_batch(store, 1, [Sample(3.0)], stream, now_s=NOW_S + DAY_S, newest_us=(NOW_S + DAY_S) * 1_000_000)
-    assert [(row.count, row.avg) for row in store.windows()] == [(3, 2.0)] * 3
+    # A reading of another type, a day later, closes the windows.
+    write_batch(store, 1, [Sample(3.0), Sample(at_s=DAY_S, sensor_type="light")], stream, now_s=NOW_S + DAY_S)
+    assert [(row.count, row.avg) for row in store.windows(sensor_type="temperature")] == [(3, 2.0)] * 3
     store.prune(NOW_S + 3 * DAY_S, HOUR_S)
-    assert store.windows() == []
+    assert store.windows(sensor_type="temperature") == []
+    assert store.windows(sensor_type="light") != []
 
 
 def test_windows_written_first_are_deleted_above_the_limit(store, monkeypatch):

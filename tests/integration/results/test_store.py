@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from iot.alerts import DEFAULT_RULES
-from iot.batches import Context
 from iot.results.model import Batch, State, Status
 from iot.results.store import Store
 from iot.results.tables import metadata
@@ -28,7 +27,7 @@ def test_a_new_database_is_empty(url, tmp_path):
     store = Store(url)
     assert store.identity() is None
     assert (store.version(), store.read(NOW_S), store.alerts(), store.windows()) == (0, State(), [], [])
-    assert (store.contexts(), store.offsets(), store.alert_offsets()) == ({}, {}, None)
+    assert (store.offsets(), store.alert_offsets()) == ({}, None)
     assert not list(tmp_path.iterdir())
     store.close()
 
@@ -80,7 +79,7 @@ def test_results_count_every_reading_once_even_if_batches_are_repeated(url, step
     stream, sent, rejected, written = Stream(), [], 0, []
     for batch_id, (new, then, of_rejected) in enumerate(steps):
         changed, report = stream.batch(new, rejected=of_rejected, late=len(new) // 2, next_offsets={0: batch_id})
-        batch = Batch("windows", batch_id, changed, report, {batch_id: Context(batch_id)})
+        batch = Batch("windows", batch_id, changed, report)
         assert store.write_batch(batch, DEFAULT_RULES, NOW_S + batch_id)
         written.append(batch)
         sent += new
@@ -143,7 +142,7 @@ def test_a_batch_is_ignored_after_a_later_one_of_the_same_query_only(store):
     assert write_batch(store, 5, [Sample()])
     assert not write_batch(store, 4, [Sample()])
     changed, report = Stream().batch([Sample()])
-    assert store.write_batch(Batch("another", 0, changed, report, {}), {}, NOW_S)
+    assert store.write_batch(Batch("another", 0, changed, report), {}, NOW_S)
     assert store.read(NOW_S).messages == 2
 
 
@@ -155,16 +154,15 @@ def test_a_batch_without_readings_counts_rejected_messages(store):
     assert store.read(NOW_S + 51).processed_s == NOW_S
 
 
-def test_contexts_and_offsets_are_written_with_the_batch(url, store):
-    contexts = {7: Context(1_000_000, ["temperature"], ["hall"]), 8: Context(2_000_000, ["temperature", "x"], ["hall"])}
+def test_names_and_offsets_are_written_with_the_batch(url, store):
     changed, report = Stream().batch([Sample()], next_offsets={0: 10, 2: 5})
-    store.write_batch(Batch("windows", 7, changed, report, contexts), {}, NOW_S)
-    _, report = Stream().batch([], next_offsets={2: 6})
-    store.write_batch(Batch("windows", 8, changed, report, contexts), {}, NOW_S)
+    store.write_batch(Batch("windows", 7, changed, report), {}, NOW_S)
+    _, report = Stream().batch([], next_offsets={2: 6}, locations=["hall", "roof"])
+    store.write_batch(Batch("windows", 8, changed, report), {}, NOW_S)
     again = Store(url)
-    assert (again.contexts(), again.offsets(), again.identity()) == (contexts, {0: 10, 2: 6}, (IDENTITY, "state"))
+    assert (again.offsets(), again.identity()) == ({0: 10, 2: 6}, (IDENTITY, "state"))
     state = again.read(NOW_S)
-    assert (state.sensor_types, state.locations) == (["temperature", "x"], ["hall"])
+    assert (state.sensor_types, state.locations) == (["temperature"], ["hall", "roof"])
     again.close()
 
 

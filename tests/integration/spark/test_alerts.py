@@ -249,7 +249,7 @@ def test_in_real_time_mode(spark, broker, topic, tmp_path, eventually):
     admin.create_topics({source: {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
     admin.close()
     raised = spark_alerts.alerts(queries.read_topic(spark, broker.kafka, source, {0: 0}), DEFAULT_RULES)
-    query = queries.start_alerts(raised, broker.kafka, topic, str(tmp_path), {"realTime": "5 minutes"})
+    query = queries.start_alerts(raised, broker.kafka, topic, tmp_path, {"realTime": "5 minutes"})
     consumer = KafkaConsumer(topic, bootstrap_servers=broker.bootstrap_servers, auto_offset_reset="earliest")
     try:
         maker = Maker(seed=2)

@@ -10,112 +10,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 from pyspark import TaskContext
-from pyspark.sql import SparkSession
-from pyspark.sql.streaming.query import StreamingQuery
 
-from iot.batches import Report
-from iot.broker.broker import Broker
-from iot.kafka.offsets import start_offsets
-from iot.kafka.sender import Record, make_sender
 from iot.kafka.topics import ensure_topics
 from iot.readings import Message, encode, format_timestamp
 from iot.settings import Kafka
-from iot.spark import queries
+from iot.spark import codegen, queries, windows
+from iot.spark.fold import PARTIALS
 from iot.spark.rejected import RejectedWriter
 from tests.support import oracle
 from tests.support.oracle import Window
+from tests.support.streams import Results, stream, windows_of, write
 from tests.unit.test_readings import CASES, bytes_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[3]
-
-TYPES = (
-    ("temperature", "celsius"),
-    ("humidity", "percent"),
-    ("pressure", "hPa"),
-    ("motion", "boolean"),
-    ("co2", "ppm"),
-)
-MALFORMED = (b"{", b'{"sensor_id": "x"}', b"\xff\xfe", b"[1, 2]", b'{"sensor_id": 1, "sensor_type": "a", "value": 1}')
-
-
-def stream(count: int, seed: int, span_s: int, late: float = 0.0, sensors: int = 100) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and messages in the order in which they are to be written: jitter, repeated times, 1 % malformed."""
-    chance = random.Random(seed)
-    begin_us = int(time.time() * 1e6) - span_s * 1_000_000
-    sequence = [0] * sensors
-    for number in range(count):
-        sensor = chance.randrange(sensors)
-        key = f"sensor_{sensor}".encode()
-        if chance.random() < 0.01:
-            yield key, chance.choice(MALFORMED)
-            continue
-        at_us = begin_us + number * span_s * 1_000_000 // count - chance.randrange(2_000_000)
-        if number > count // 2 and chance.random() < late:
-            at_us -= (100 + chance.randrange(100)) * 1_000_000
-        if chance.random() < 0.05:
-            at_us = at_us // 1_000_000 * 1_000_000
-        sensor_type, unit = TYPES[sensor % len(TYPES)]
-        value = round(chance.gauss(20, 8), 3)
-        message = Message(
-            key.decode(),
-            sensor_type,
-            value,
-            format_timestamp(at_us),
-            f"room {sensor % 7}",
-            unit,
-            "good",
-            "r",
-            sequence[sensor],
-        )
-        sequence[sensor] += 1
-        yield key, encode(message)
-
-
-def write(
-    kafka: Any, topic: str, messages: Iterable[tuple[bytes | None, bytes | None]], at_once: int = 1_000, **settings: Any
-) -> None:
-    """Write in an order that holds across partitions too: at most ``at_once`` are on their way."""
-    sender = make_sender("confluent-kafka", kafka, topic, **{"linger.ms": 0}, **settings)
-    stop = threading.Event()
-    records = [Record(key=key, value=value) for key, value in messages]  # type: ignore[typeddict-item]
-    # The first alone, and a millisecond before all others: Kafka's timestamps are to tell that it came before them.
-    for at in (0, *range(1, len(records), at_once)):
-        sender.send(records[at : at + at_once if at else 1], stop)
-        assert sender.flush(60) == 0
-        sent_ms = time.time_ns() // 1_000_000
-        while not at and time.time_ns() // 1_000_000 == sent_ms:
-            pass
-    assert sender.failed == 0, sender.last_error
-    sender.close()
-
-
-class Results:
-    """What ``start_windows`` hands on."""
-
-    def __init__(self) -> None:
-        self.windows: dict[tuple[int, str, str], Window] = {}
-        self.batches = self.messages = self.rejected = self.late = 0
-
-    def keep(self, _: int, rows: pa.Table, report: Report) -> None:
-        self.batches += 1
-        self.messages += report.messages
-        self.rejected += report.rejected
-        self.late += report.late
-        for row in rows.to_pylist():
-            key = (int(row["end"].timestamp()), row["sensor_type"], row["location"])
-            self.windows[key] = Window(row["count"], row["total"] / row["count"], row["min"], row["max"])
-
-    def require(self, wanted: oracle.Expected) -> None:
-        assert (self.messages, self.rejected, self.late) == (wanted.readings, wanted.rejected, wanted.late)
-        assert oracle.differences(self.windows, wanted.windows) == []
 
 
 @pytest.fixture
@@ -125,21 +39,6 @@ def rejected_topic(broker, topic):
     return name
 
 
-def windows_of(
-    spark: SparkSession,
-    broker: Broker,
-    topic: str,
-    folder: Path,
-    results: Results,
-    trigger: dict[str, Any],
-    rejected: RejectedWriter | None = None,
-) -> StreamingQuery:
-    """The windows query over a topic from its beginning on."""
-    start = start_offsets(broker.kafka, topic, "earliest")
-    frame = queries.read_topic(spark, broker.kafka, topic, start)
-    return queries.start_windows(spark, frame, str(folder), results.keep, {}, trigger, rejected)
-
-
 def test_half_a_million_readings_in_one_batch(spark, broker, topic, rejected_topic, tmp_path):
     write(broker.kafka, topic, stream(500_000, seed=1, span_s=600, late=0.01))
     records = oracle.read_topic(broker.bootstrap_servers, topic)
@@ -147,15 +46,8 @@ def test_half_a_million_readings_in_one_batch(spark, broker, topic, rejected_top
     assert wanted.late > 1_000
     assert wanted.rejected > 4_000
     results = Results()
-    query = windows_of(
-        spark,
-        broker,
-        topic,
-        tmp_path,
-        results,
-        {"availableNow": True},
-        rejected=RejectedWriter(broker.kafka, rejected_topic, topic),
-    )
+    writer = RejectedWriter(broker.kafka, rejected_topic, topic)
+    query = windows_of(spark, broker, topic, tmp_path, results, trigger={"availableNow": True}, on_rejected=writer)
     assert query.awaitTermination(120)
     assert results.batches == 1
     results.require(wanted)
@@ -174,7 +66,7 @@ def test_catching_up_is_as_exact_as_living(spark, broker, topic, tmp_path):
     # Two sensors feed two of the partitions at unequal rates, the third stays idle but for one reading, far too late.
     messages = list(stream(30_000, seed=2, span_s=300, sensors=2))
     live = Results()
-    query = windows_of(spark, broker, topic, tmp_path / "live", live, {"processingTime": "0 seconds"})
+    query = windows_of(spark, broker, topic, tmp_path / "live", live, trigger={"processingTime": "0 seconds"})
     try:
         for at in range(0, len(messages), 6_000):
             write(broker.kafka, topic, iter(messages[at : at + 6_000]), at_once=100)
@@ -190,8 +82,7 @@ def test_catching_up_is_as_exact_as_living(spark, broker, topic, tmp_path):
     assert live.batches > 2
     live.require(wanted)
     caught_up = Results()
-    frame = queries.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest"))
-    query = queries.start_windows(spark, frame, str(tmp_path / "later"), caught_up.keep, {}, {"availableNow": True})
+    query = windows_of(spark, broker, topic, tmp_path / "later", caught_up, trigger={"availableNow": True})
     assert query.awaitTermination(60)
     assert caught_up.batches == 1
     caught_up.require(wanted)
@@ -262,7 +153,7 @@ def test_workers_are_forked_with_all_that_they_import(spark):
 
 def test_no_program_is_compiled_for_the_few_rows_of_a_batch(spark, broker, topic, tmp_path, eventually, capfd):
     results = Results()
-    query = windows_of(spark, broker, topic, tmp_path, results, {"processingTime": "100 milliseconds"})
+    query = windows_of(spark, broker, topic, tmp_path, results, trigger={"processingTime": "100 milliseconds"})
     try:
         # By these words the dashboard knows that it waits for nothing.
         eventually(lambda: query.status["message"].startswith("Waiting for"))
@@ -283,18 +174,17 @@ def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
 
     def note(_: pa.RecordBatch, __: list[tuple[int, str]]) -> None:
         with file.open("a", encoding="utf-8") as lines:
-            lines.write(f"{TaskContext.get().getLocalProperty(queries.PROGRAMS)}\n")
+            lines.write(f"{TaskContext.get().getLocalProperty(codegen.FACTORY_MODE)}\n")
 
     write(broker.kafka, topic, [(b"bad", b"{")])
-    frame = queries.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest"))
-    query = queries.start_windows(
+    query = windows_of(
         spark,
-        frame,
-        str(tmp_path / "checkpoint"),
-        Results().keep,
-        {},
-        {"processingTime": "100 milliseconds"},
-        rejected=note,  # type: ignore[arg-type]
+        broker,
+        topic,
+        tmp_path / "checkpoint",
+        Results(),
+        trigger={"processingTime": "100 milliseconds"},
+        on_rejected=note,
         clock=lambda: now_s[0],
     )
     try:
@@ -304,9 +194,9 @@ def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
             query.processAllAvailable()
     finally:
         query.stop()
-    compiled, interpreted = queries.COMPILED, queries.INTERPRETED
+    compiled, interpreted = codegen.COMPILED, codegen.INTERPRETED
     assert file.read_text().split() == [compiled, compiled, interpreted, compiled, interpreted]
-    assert spark.conf.get(queries.PROGRAMS) == compiled, "other queries are not concerned"
+    assert spark.conf.get(codegen.FACTORY_MODE) == compiled, "other queries are not concerned"
 
 
 @pytest.mark.parametrize(
@@ -331,8 +221,9 @@ def test_every_case_of_the_table_gets_the_validators_verdict(spark):
     cases = [case for case in CASES if "kafka_timestamp_ms" not in case]
     rows = [(b"k", bytes_of(case), 0, number, -1) for number, case in enumerate(cases)]
     frame = spark.createDataFrame(rows, "key binary, value binary, partition int, offset long, timestamp_ms long")
-    folded = queries.partials(frame.coalesce(1)).toArrow()
-    assert sum(count or 0 for count in folded.column("count").to_pylist()) == sum("accept" in case for case in cases)
+    rows = windows.folded(frame.coalesce(1)).toArrow().column("partials").drop_null().to_pylist()
+    folded = [pa.ipc.read_record_batch(pa.py_buffer(row), PARTIALS) for row in rows]
+    assert sum(sum(batch.column("count").to_pylist()) for batch in folded) == sum("accept" in case for case in cases)
 
 
 def test_names_that_are_other_people_stay_apart(spark, broker, topic, tmp_path):
@@ -340,10 +231,72 @@ def test_names_that_are_other_people_stay_apart(spark, broker, topic, tmp_path):
     write(broker.kafka, topic, stream(3_000, seed=5, span_s=3))
     wanted = oracle.expected(oracle.read_topic(broker.bootstrap_servers, topic)).windows
     results = Results()
-    frame = queries.read_topic(spark, broker.kafka, topic, start_offsets(broker.kafka, topic, "earliest"))
-    query = queries.start_windows(
-        spark, frame, str(tmp_path), results.keep, {}, {"availableNow": True}, by_location=False
-    )
+    query = windows_of(spark, broker, topic, tmp_path, results, trigger={"availableNow": True}, by_location=False)
     assert query.awaitTermination(60)
     found = {(end_s, sensor_type): window for (end_s, sensor_type, _), window in results.windows.items()}
     assert oracle.differences(found, oracle.over_all_locations(wanted)) == []
+
+
+def edges(now_s: int) -> list[tuple[str, int, int]]:
+    """(sensor, time, step) for readings that are late by 0 to 40 s, right at the edges of windows and of the watermark.
+
+    Each step is written once the one before it has a smaller Kafka timestamp.
+    """
+    plan, step = [], 0
+    # Where in its slot of ten seconds the newest reading is: on the edges, and a microsecond beside them.
+    for newest_us in (now_s * 1_000_000 + at for at in (0, 1, 4_999_999, 5_000_000, 5_000_001, 9_999_999)):
+        step += 1
+        plan.append(("ahead", newest_us, step))
+        for late_us in sorted(
+            {edge * 1_000_000 + more for edge in (*range(41), *range(0, 41, 5)) for more in (-1, 0, 1)}
+        ):
+            if late_us >= 0:
+                # The sensors are in partitions of their own, also in that of the newest reading.
+                plan += [(f"sensor_{number}", newest_us - late_us, step + 1) for number in range(4)]
+        step += 1
+        now_s += 40
+    return plan
+
+
+def write_edges(kafka: Kafka, topic: str, plan: list[tuple[str, int, int]], wait: Callable[[], None]) -> None:
+    for step in sorted({step for *_, step in plan}):
+        rows = [(sensor, at_us) for sensor, at_us, of in plan if of == step]
+        value = 20.0 + step
+        written = [
+            (sensor.encode(), encode(Message(sensor, "temperature", value, format_timestamp(at_us), "hall")))
+            for sensor, at_us in rows
+        ]
+        write(kafka, topic, written)
+        wait()
+
+
+def test_lateness_from_0_to_40_s_is_exact_live_and_as_a_backlog(spark, broker, topic, tmp_path):
+    plan = edges(int(time.time()) - 400)
+    live = Results()
+    query = windows_of(spark, broker, topic, tmp_path / "live", live, trigger={"processingTime": "0 seconds"})
+    try:
+        write_edges(broker.kafka, topic, plan, query.processAllAvailable)
+    finally:
+        query.stop()
+    wanted = oracle.expected(oracle.read_topic(broker.bootstrap_servers, topic))
+    assert wanted.late > len(plan) / 2
+    assert live.batches > 5
+    live.require(wanted)
+    backlog = Results()
+    query = windows_of(spark, broker, topic, tmp_path / "backlog", backlog, trigger={"availableNow": True})
+    assert query.awaitTermination(60)
+    assert backlog.batches == 1
+    backlog.require(wanted)
+
+
+@pytest.mark.parametrize("slack_s", [0, 15, 3_600])
+def test_how_long_spark_keeps_state_changes_no_result(spark, broker, topic, tmp_path, slack_s):
+    results = Results()
+    trigger = {"processingTime": "0 seconds"}
+    query = windows_of(spark, broker, topic, tmp_path, results, trigger=trigger, state_slack_s=slack_s)
+    try:
+        write_edges(broker.kafka, topic, edges(int(time.time()) - 400), query.processAllAvailable)
+    finally:
+        query.stop()
+    assert results.batches > 5
+    results.require(oracle.expected(oracle.read_topic(broker.bootstrap_servers, topic)))

@@ -1,0 +1,68 @@
+"""What ``--demo`` adds to the dashboard: a broker, if nothing answers at its address, and simulated sensors."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from iot import settings
+from iot.broker.broker import Broker
+from iot.kafka.connect import NothingListens, require_broker
+from iot.processes import end, spawn
+from iot.settings import Kafka
+
+SENSORS = 50
+PRODUCER = Path(__file__).parents[2] / "iot_producer.py"
+
+
+@contextmanager
+def demo_broker(kafka: Kafka, say: Callable[[str], None], stop: threading.Event) -> Iterator[None]:
+    """The embedded broker, if nothing listens at the address; it ends with this block.
+
+    Raises:
+        UserError: what listens there does not answer or refuses this client, or the broker does not start.
+    """
+    try:
+        require_broker(kafka, timeout_s=2)
+        say(f"broker   found at {kafka.bootstrap_servers}")
+        yield
+        return
+    except NothingListens:
+        host, _, port = kafka.bootstrap_servers.partition(",")[0].rpartition(":")
+        if host not in ("localhost", "127.0.0.1"):
+            raise
+    broker = Broker(int(port))
+    try:
+        broker.start(stop)
+        say(f"broker   {broker.bootstrap_servers}, data and log in {broker.data_dir}")
+        yield
+    finally:
+        broker.stop()
+
+
+@contextmanager
+def demo_sensors(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[None]:
+    """Simulated sensors, one reading a second each; they end with this block.
+
+    Args:
+        args: with the flags that all scripts share.
+    """
+    log = settings.LOG_DIR / "demo-producer.log"
+    command = [sys.executable, str(PRODUCER), "--sensors", str(SENSORS), "--topic", args.topic]
+    # This client needs less CPU at such a rate, and everything else starts at the same time.
+    command += ["--bootstrap-servers", args.bootstrap_servers, "--client", "confluent-kafka"]
+    command += ["--kafka-config", str(args.kafka_config)] if args.kafka_config else []
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = spawn(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    say(f"sensors  {SENSORS} simulated, process {process.pid}, log {log}")
+    try:
+        yield
+    finally:
+        end(process, signal.SIGINT)

@@ -1,0 +1,87 @@
+"""The web server as a child process of ``iot_streaming_app.py``: the page answers whatever Spark is doing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from iot.processes import end, spawn
+from iot.settings import UserError
+from iot.web.flags import address
+
+ROOT = Path(__file__).parents[2]
+# How long to wait for the page.
+START_S = 30.0
+
+
+class WebChild:
+    """The process; ``with WebChild(args) as page`` starts it and ends it.
+
+    Args:
+        args: with the flags of ``iot.web``.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.url = f"http://{address(args.host)}:{args.port}"
+        self._command = [sys.executable, "-m", "iot.web", "--topic", args.topic, "--host", args.host]
+        self._command += ["--port", str(args.port), "--bootstrap-servers", args.bootstrap_servers]
+        self._command += ["--kafka-config", str(args.kafka_config)] if args.kafka_config else []
+        self._command += ["--insecure"] if args.insecure else []
+        self._command += ["--told-by-stdin"]
+        # Secrets are not on its command line, which every user of the machine can read.
+        self._environment = os.environ | {"IOT_DATABASE_URL": args.database_url}
+        self._environment |= {"IOT_TOKEN": args.token} if args.token else {}
+        self._environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+    def __enter__(self) -> WebChild:
+        self._process = spawn(self._command, stdin=subprocess.PIPE, env=self._environment)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        end(self._process, signal.SIGTERM)
+
+    def await_answer(self, stop: threading.Event) -> None:
+        """Wait until the page answers, or ``stop`` is set.
+
+        Raises:
+            UserError: the process ended, and has printed why; or it does not answer in time.
+        """
+        deadline_s = time.monotonic() + START_S
+        while not stop.is_set():
+            if self._process.poll() is not None:
+                raise UserError("the page did not start, for the reason above")
+            try:
+                urllib.request.urlopen(f"{self.url}/healthz", timeout=2).close()
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                if time.monotonic() > deadline_s:
+                    raise UserError(f"the page does not answer at {self.url}") from None
+                stop.wait(0.1)
+            else:
+                return
+
+    def require_running(self) -> None:
+        """Raise ``UserError`` if the process has ended."""
+        if self._process.poll() is not None:
+            raise UserError(f"the page ended with status {self._process.returncode}")
+
+    def report_database(self, problem: str) -> None:
+        """Have the page say why results cannot be written; an empty text says that they can."""
+        assert self._process.stdin
+        # A process that has ended is noticed by ``require_running``.
+        with suppress(OSError):
+            self._process.stdin.write(f"{problem}\n".encode())
+            self._process.stdin.flush()
