@@ -7,4 +7,6 @@
 - ``offsets``: where a topic begins and ends.
 - ``sender``: both clients behind one interface that counts every acknowledgement.
 - ``alert_feed``: follows the alerts topic.
+- ``consumer_group``, ``lag``: one member of a consumer group, and how far it is behind.
+- ``rejected_topic``: reads rejected messages.
 """

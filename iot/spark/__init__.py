@@ -1,1 +1,14 @@
-"""Everything that runs in Spark: session, queries, windows, alerts."""
+"""Everything that runs in Spark. Modules in reading order:
+
+- ``session``: starts Spark, and what it is configured with.
+- ``queries``: the topic as a stream, and the alerts query.
+- ``windows``: the windows query, and what happens to a batch, in order.
+- ``fold``, ``lateness``, ``groups``: the Python steps of a batch.
+- ``contexts``: what a batch must know of the batches before it.
+- ``rejected``: writes rejected messages, from inside the tasks.
+- ``alerts``: alerts as Spark expressions, with the validator's verdict.
+- ``checkpoints``: which topic a checkpoint is about, and who uses it.
+- ``errors``: explains Spark's errors in one line.
+- ``board``: the newest windows as a table on the terminal.
+- ``codegen``, ``worker``: these two only make batches faster.
+"""

@@ -55,16 +55,20 @@ class ContextFiles:
         self._folder = checkpoint / FOLDER
 
     def read(self) -> dict[int, Context]:
-        """All stored contexts by batch id; of a new checkpoint the empty context of batch 0.
+        """All contexts by batch id. That of batch 0 is always empty; a damaged one counts as missing.
 
         Raises:
-            UserError: a file cannot be read or is damaged.
+            UserError: a file cannot be read.
         """
-        try:
-            found = {int(file.name): _decode(file.read_bytes()) for file in self._folder.glob("[0-9]*")}
-        except (OSError, msgspec.DecodeError) as error:
-            raise UserError(f"cannot read {self._folder}: {reason(error)}") from error
-        return found or {0: Context()}
+        contexts = {0: Context()}
+        for file in self._folder.glob("[0-9]*"):
+            try:
+                contexts[int(file.name)] = _decode(file.read_bytes())
+            except msgspec.DecodeError:
+                continue
+            except OSError as error:
+                raise UserError(f"cannot read {file}: {reason(error)}") from error
+        return contexts
 
     def write(self, batch_id: int, context: Context) -> None:
         """Store the context of a batch, completely or not at all, and remove what is no longer needed.

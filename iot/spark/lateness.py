@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from tempfile import SpooledTemporaryFile
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
-from iot.batches import MAX_LOCATIONS, MAX_TYPES, OTHER, BatchReport, Latest, Total, forget_oldest, keep_latest
+from iot.batches import MAX_LOCATIONS, MAX_TYPES, OTHER, BatchReport, Latest, forget_oldest, keep_latest
 from iot.spark.contexts import Context, Progress
 from iot.spark.fold import (
     FIRST_NEWEST_S,
@@ -33,6 +33,7 @@ from iot.spark.fold import (
     rises,
     windows_missed,
 )
+from iot.spark.groups import Groups, merge, totals_by_type
 
 # Maximum size of the partials that are spooled in memory; more go to disk.
 SPOOL_BYTES = 64 * 1024 * 1024
@@ -107,7 +108,7 @@ def judge(folded: Iterable[pa.RecordBatch], context: Context, batch_id: int) -> 
     groups = judged.groups()
     report = _report(reports)
     report.late, report.most_late_s = judged.late, judged.most_late_s
-    report.totals = _totals(groups, types.names, judged.units)
+    report.totals = totals_by_type(groups, types.names, judged.units)
     report.sensor_types, report.locations = types.names[:-1], locations.names[:-1]
     if len(groups.slot):
         yield _rows(groups, types.names, locations.names, judged.units)
@@ -136,21 +137,6 @@ class _Names:
         return found
 
 
-class _Groups(NamedTuple):
-    """Readings that fall into the same windows, as columns."""
-
-    slot: Array
-    missed: Array
-    sensor_type: Array
-    location: Array
-    newest_us: Array
-    unit: Array
-    readings: Array
-    total: Array
-    low: Array
-    high: Array
-
-
 class _Judged:
     """Partials, judged and merged into groups as they come."""
 
@@ -158,7 +144,7 @@ class _Judged:
         self._progress = progress
         self._types, self._locations = types, locations
         self._others: dict[int, tuple[Array, Array]] = {}
-        self._collected: list[_Groups] = []
+        self._collected: list[Groups] = []
         self._rows = 0
         self._unit_numbers: dict[str, int] = {}
         self.late = self.most_late_s = 0
@@ -188,8 +174,8 @@ class _Judged:
             self._unit_numbers.setdefault(name, len(self._unit_numbers)) for name in unit.dictionary.to_pylist()
         ]
         self._collected.append(
-            _merge(
-                _Groups(
+            merge(
+                Groups(
                     slot,
                     missed,
                     self._types.number(partials.column("sensor_type")),
@@ -209,11 +195,11 @@ class _Judged:
             # At least half of the rows must be new before they are merged again.
             self._rows = min(len(self._collected[0].slot), MERGE_ROWS // 2)
 
-    def groups(self) -> _Groups:
+    def groups(self) -> Groups:
         """All groups so far."""
         if not self._collected:
-            return _Groups(*(np.empty(0, np.int64) for _ in _Groups._fields))
-        return _merge(_Groups(*map(np.concatenate, zip(*self._collected, strict=True))))
+            return Groups(*(np.empty(0, np.int64) for _ in Groups._fields))
+        return merge(Groups(*map(np.concatenate, zip(*self._collected, strict=True))))
 
     def _newest_of_others(self, partition: int, arrived_ms: Array) -> Array:
         """The newest event time in whole seconds in all other partitions before these timestamps."""
@@ -261,46 +247,9 @@ def _report(reports: list[PartitionReport]) -> BatchReport:
     return merged
 
 
-def _merge(groups: _Groups) -> _Groups:
-    """Rows of equal slot, missed windows, sensor type and location become one."""
-    order, first = _grouped(groups.location, groups.sensor_type, groups.missed, groups.slot)
-    last = _newest_of_each(order, first, groups.newest_us)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return _Groups(
-            groups.slot[last],
-            groups.missed[last],
-            groups.sensor_type[last],
-            groups.location[last],
-            groups.newest_us[last],
-            groups.unit[last],
-            np.add.reduceat(groups.readings[order], first),
-            np.add.reduceat(groups.total[order], first),
-            np.minimum.reduceat(groups.low[order], first),
-            np.maximum.reduceat(groups.high[order], first),
-        )
-
-
-def _totals(groups: _Groups, names: list[str], units: list[str]) -> dict[str, Total]:
-    """Totals by sensor type, of late readings too."""
-    if not len(groups.slot):
-        return {}
-    order, first = _grouped(groups.sensor_type)
-    last = _newest_of_each(order, first, groups.newest_us)
-    with np.errstate(over="ignore", invalid="ignore"):
-        columns = (
-            np.add.reduceat(groups.readings[order], first),
-            np.add.reduceat(groups.total[order], first),
-            np.minimum.reduceat(groups.low[order], first),
-            np.maximum.reduceat(groups.high[order], first),
-            groups.newest_us[last],
-        )
-    rows = zip(groups.sensor_type[last], groups.unit[last], *(column.tolist() for column in columns), strict=True)
-    return {names[number]: Total(*values, units[unit]) for number, unit, *values in rows}  # type: ignore[call-arg]
-
-
-def _rows(groups: _Groups, types: list[str], locations: list[str], units: list[str]) -> pa.RecordBatch:
+def _rows(groups: Groups, types: list[str], locations: list[str], units: list[str]) -> pa.RecordBatch:
     """The groups that count in a window."""
-    kept = _Groups(*(column[groups.missed < SLOTS_PER_WINDOW] for column in groups))
+    kept = Groups(*(column[groups.missed < SLOTS_PER_WINDOW] for column in groups))
     nothing = [None] * len(kept.slot)
     columns: list[Any] = [
         kept.newest_us,
@@ -326,24 +275,3 @@ def _outcome_row(batch_id: int, outcome: Outcome) -> pa.RecordBatch:
         "outcome": encode_outcome(outcome),
     }
     return pa.RecordBatch.from_pylist([row], JUDGED)
-
-
-def _grouped(*keys: Array) -> tuple[Array, Array]:
-    """An order in which rows of equal keys are neighbours, and where in it each group begins."""
-    order = np.lexsort(keys)
-    if not len(order):
-        return order, order
-    changes = np.zeros(len(order), bool)
-    changes[0] = True
-    for key in keys:
-        ordered = key[order]
-        changes[1:] |= ordered[1:] != ordered[:-1]
-    return order, np.flatnonzero(changes)
-
-
-def _newest_of_each(order: Array, first: Array, newest_us: Array) -> Array:
-    """The row of the newest reading of each group."""
-    group = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(order))))
-    by_time = np.lexsort((newest_us[order], group))
-    last: Array = order[by_time[np.append(first[1:], len(order)) - 1]]
-    return last

@@ -140,8 +140,8 @@ def start_windows(
             outcome = Outcome(BatchReport(sensor_types=context.sensor_types, locations=context.locations), context)
         on_batch(batch_id, of_windows, outcome.report)
         files.write(batch_id + 1, outcome.next_context)
+        known.clear()
         known[batch_id + 1] = outcome.next_context
-        known.pop(batch_id, None)
         contexts.publish(spark, known)
 
     contexts.publish(spark, known)

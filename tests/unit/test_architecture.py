@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -63,3 +66,35 @@ def test_imports_between_folders_go_one_way():
 def test_no_imports_go_in_a_circle():
     graph = {module: set(imported_by(module)) - {module} for module in MODULES}
     TopologicalSorter(graph).prepare()
+
+
+def test_a_folder_names_the_modules_that_others_use():
+    used = set()
+    for module in MODULES:
+        for imported in imported_by(module):
+            folder = folder_of(imported)
+            if folder not in (folder_of(module), "iot", "scripts") and imported != folder:
+                used.add(imported)
+    unnamed = []
+    for module in used:
+        folder, _, name = module.rpartition(".")
+        docstring = ast.get_docstring(ast.parse(MODULES[folder].read_text(encoding="utf-8"))) or ""
+        if not re.search(rf"\b{name}\b", docstring):
+            unnamed.append(module)
+    assert sorted(unnamed) == []
+
+
+def test_spark_workers_load_only_what_they_run():
+    code = "import sys; import iot.spark.worker; print(*(name for name in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(ran.stdout.split())
+    ours = {name for name in loaded if name.startswith("iot.") and name not in FLOOR}
+    assert ours == {
+        "iot.batches",
+        "iot.kafka.client_config",
+        "iot.readings",
+        "iot.settings",
+        *(f"iot.spark.{name}" for name in ("codegen", "contexts", "fold", "groups", "lateness", "rejected", "windows")),
+        "iot.spark.worker",
+    }
+    assert not loaded & {"argparse", "rich", "kafka", "sqlalchemy", "flask", "cheroot"}

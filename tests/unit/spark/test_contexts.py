@@ -18,7 +18,12 @@ def test_contexts_are_read_as_they_were_written_and_only_the_last_ones_are_kept(
     written = {batch_id: Context({2: [(7, batch_id)]}, ["temperature"], ["hall"]) for batch_id in range(1, 20)}
     for batch_id, context in written.items():
         files.write(batch_id, context)
-    assert files.read() == {batch_id: written[batch_id] for batch_id in range(20 - KEPT, 20)}
+    assert files.read() == {0: Context()} | {batch_id: written[batch_id] for batch_id in range(20 - KEPT, 20)}
+
+
+def test_a_repeated_first_batch_finds_its_empty_context(tmp_path):
+    ContextFiles(tmp_path).write(1, Context({0: [(7, 1)]}))
+    assert ContextFiles(tmp_path).read() == {0: Context(), 1: Context({0: [(7, 1)]})}
 
 
 def test_a_repeated_batch_changes_no_context(tmp_path):
@@ -32,11 +37,10 @@ def test_a_repeated_batch_changes_no_context(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
-def test_a_damaged_context_is_an_error(tmp_path, content):
-    (tmp_path / contexts.FOLDER).mkdir()
+def test_a_damaged_context_counts_as_missing(tmp_path, content):
+    ContextFiles(tmp_path).write(4, Context({0: [(7, 1)]}))
     (tmp_path / contexts.FOLDER / "3").write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot read .*contexts"):
-        ContextFiles(tmp_path).read()
+    assert ContextFiles(tmp_path).read().keys() == {0, 4}
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
