@@ -1,58 +1,68 @@
-# What a developer types. `make` alone lists the targets.
+# The commands for developers. `make` without a target lists them.
 
 PYTHON ?= python3
-# Further arguments for the command of a target: make test ARGS="-k broker"
+# More arguments for the command of a target: make test ARGS="-k broker"
 ARGS ?=
-# How many tests run side by side.
+# How many test processes run in parallel.
 JOBS ?= auto
 RUN = .venv/bin/python
+PYTEST = $(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile
+PIP = $(RUN) -m pip install --disable-pip-version-check --require-hashes -r
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos soak lint format lock clean
+.PHONY: help setup demo check test chaos soak lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-setup: .venv/.installed ## make .venv, install what is pinned, fetch the jars of Kafka and Spark (once)
+setup: .venv/.installed ## create .venv, install the application's packages, fetch the jars of Kafka and Spark
 	@$(RUN) -m iot.java
 	@$(RUN) -m iot.pipeline.training
 
-demo: setup ## everything in one terminal: broker, sensors, dashboard
+demo: setup ## run broker, sensors and dashboard in this terminal
 	@$(RUN) iot_streaming_app.py --demo $(ARGS)
 
-test: setup ## run the tests, against a real broker, Spark and browser
-	@$(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+check: lint ## run lint and the unit tests (about a minute)
+	@$(PYTEST) tests/unit $(ARGS)
 
-chaos: setup ## faults of disk, database and checkpoints; then kill broker, app and producer 20 times, and count
+test: .venv/.installed-dev setup ## run all tests, with a real broker, Spark and browser
+	@$(PYTEST) $(ARGS)
+
+chaos: .venv/.installed-dev setup ## inject faults; kill broker, application and producer 20 times; check every count
 	@$(RUN) -m pytest -m long
 	@$(RUN) -m tests.system.chaos $(ARGS)
 
-soak: setup ## 5,000 readings a second for 30 minutes: no process and no file may grow; drawn in soak.html
+soak: .venv/.installed-dev setup ## send 5,000 readings/s for 30 minutes and check that nothing grows; writes soak.html
 	@$(RUN) benchmarks/soak.py $(ARGS)
 
-lint: .venv/.installed ## check style and types
+lint: .venv/.installed-dev ## check style and types
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
 	@$(RUN) -m mypy
 
-format: .venv/.installed ## format the code
+format: .venv/.installed-dev ## format the code
 	@$(RUN) -m ruff check --fix
 	@$(RUN) -m ruff format
 
-# Pins stay as they are where they can; ARGS="--upgrade" renews what requirements*.txt leaves open.
+# Versions stay where they can. ARGS="--upgrade" updates those that requirements*.txt do not pin.
 LOCK = $(RUN) -m uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" $(ARGS)
 
-lock: .venv/.installed ## write anew what is installed, with checksums, from requirements*.txt
+lock: .venv/.installed-dev ## update the lock files from requirements*.txt
 	$(LOCK) requirements.txt --output-file requirements.lock
 	$(LOCK) requirements-dev.txt --constraints requirements.lock --output-file requirements-dev.lock
 
-clean: ## remove .venv and the tools' caches; data and fetched jars stay
+clean: ## remove .venv and the caches of the tools; keep data and fetched jars
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.installed: requirements-dev.lock | .venv/bin/python
-	$(RUN) -m pip install --disable-pip-version-check --require-hashes -r requirements-dev.lock
+# A new .venv or a changed lock installs again: both are prerequisites.
+.venv/.installed: requirements.lock .venv/bin/python
+	$(PIP) requirements.lock
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.lock .venv/.installed
+	$(PIP) requirements-dev.lock
 	@touch $@
 
 .venv/bin/python:
