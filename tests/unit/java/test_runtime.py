@@ -25,16 +25,17 @@ def path_folder(tmp_path, monkeypatch):
 def fake_java(path: Path, version: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     told = f"    java.home = {path.parents[1]}\n    java.specification.version = {version}\n"
+    told += f"    java.vm.version = {version}.0.1+2\n"
     path.write_text(f"#!/bin/sh\nprintf '{told}' >&2\n")
     path.chmod(0o755)
 
 
 def test_java_home_comes_before_path(path_folder, tmp_path, monkeypatch):
     fake_java(path_folder / "java", "17")
-    assert runtime.find_runtime() == runtime.Java(tmp_path, 17)
+    assert runtime.find_runtime() == runtime.Java(tmp_path, 17, "17.0.1+2")
     fake_java(tmp_path / "home" / "bin" / "java", "21")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
-    assert runtime.find_runtime() == runtime.Java(tmp_path / "home", 21)
+    assert runtime.find_runtime() == runtime.Java(tmp_path / "home", 21, "21.0.1+2")
     assert runtime.find_java() == tmp_path / "home"
 
 
