@@ -1,4 +1,4 @@
-"""What tests share: a real broker and Spark for the whole run, and a fresh topic for each test that asks."""
+"""Fixtures that several folders of tests use: a real broker, Spark, a new topic, and two helpers."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from iot.spark import session as spark_session
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# Tests start many JVMs for a short while: what the best compiler spends on them does not come back.
+# Tests start many JVMs that end soon: C2 would cost them more time than it saves.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A real broker on a free port, with the contract's topics; one for all tests, so use ``topic`` for messages."""
+    """A real broker on a free port, with the contract's topics. All tests share it, so use ``topic`` for messages."""
     with Broker(find_free_port(), tmp_path_factory.mktemp("broker")) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """A small Spark for all tests, with the settings of the scripts."""
+    """A small Spark with the settings of the scripts. All tests share it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "LOG_DIR", tmp_path_factory.mktemp("spark-log"))
         session = spark_session.start("tests", "local[2]", {"spark.ui.enabled": "false"})
@@ -41,7 +41,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture
 def topic(broker: Broker) -> str:
-    """The name of a fresh topic: 3 partitions, stamped with the broker's clock."""
+    """The name of a new topic with 3 partitions, whose records have the broker's timestamp."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     ensure_topics(broker.kafka, [name])
     return name
@@ -49,7 +49,7 @@ def topic(broker: Broker) -> str:
 
 @pytest.fixture
 def refuses(capsys: pytest.CaptureFixture[str]) -> Callable[[Callable[[list[str]], object], list[str]], str]:
-    """``refuses(parse_args, flags)``: the script exits with status 2 and one line of error, which is returned."""
+    """``refuses(parse_args, flags)`` checks that a script exits with status 2; it returns the line of error."""
 
     def refused(parse_args: Callable[[list[str]], object], flags: list[str]) -> str:
         with pytest.raises(SystemExit) as exit_:
@@ -64,7 +64,7 @@ def refuses(capsys: pytest.CaptureFixture[str]) -> Callable[[Callable[[list[str]
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], object], float], None]:
-    """``eventually(condition, timeout_s)`` waits until ``condition()`` is true, or fails the test."""
+    """``eventually(condition, timeout_s)`` waits until ``condition()`` is true; otherwise the test fails."""
 
     def wait(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
         deadline_s = time.monotonic() + timeout_s

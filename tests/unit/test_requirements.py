@@ -1,4 +1,4 @@
-"""The lock files: all that is pinned is in them, everything has checksums, and nothing says where it comes from."""
+"""The lock files contain every pin and have a checksum for every package, and they name no server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 
 def requirements(name: str) -> list[Requirement]:
-    """The requirements in a file, those of the files that it includes too."""
+    """Read the requirements in a file, and in the files that it includes."""
     found = []
     for line in (ROOT / name).read_text().replace("\\\n", " ").splitlines():
         line = line.partition("#")[0].strip()
@@ -26,7 +26,7 @@ def requirements(name: str) -> list[Requirement]:
 
 
 def pins(name: str, python: str) -> dict[str, str]:
-    """The version of each package that a file gives to a Python, by normalised name."""
+    """Return the version of each package that a Python gets from a file, by normalised name."""
     environment = {"python_version": python, "python_full_version": f"{python}.1", "sys_platform": "linux"}
     return {
         canonicalize_name(one.name): str(one.specifier).removeprefix("==")
@@ -36,7 +36,7 @@ def pins(name: str, python: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_the_locks_have_what_is_pinned(python):
+def test_the_locks_contain_every_pin(python):
     locked, locked_dev = pins("requirements.lock", python), pins("requirements-dev.lock", python)
     assert pins("requirements.txt", python).items() <= locked.items()
     assert pins("requirements-dev.txt", python).items() <= locked_dev.items()
@@ -44,7 +44,7 @@ def test_the_locks_have_what_is_pinned(python):
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
-def test_each_pin_is_one_version_and_has_its_reason(name):
+def test_each_pin_is_one_version_with_a_reason(name):
     lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("-r ")]
     for reason, pin in zip(lines[::2], lines[1::2], strict=True):
         assert reason.startswith("# ")
@@ -52,7 +52,7 @@ def test_each_pin_is_one_version_and_has_its_reason(name):
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
-def test_everything_in_the_locks_has_checksums_and_no_address(name):
+def test_every_package_in_the_locks_has_checksums_and_no_address(name):
     text = (ROOT / name).read_text()
     assert "://" not in text
     assert not re.search("^-", text, re.MULTILINE)
