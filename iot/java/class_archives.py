@@ -3,10 +3,10 @@
 Loading some ten thousand classes takes most of a cold start. Java can map them from an archive instead, parsed and
 verified (class data sharing, JEP 350). The archives are in the user's cache:
 
-- Java 19 and newer write an archive when a JVM ends and there is none that fits.
-- Java 17 and 18 write one only in a run made for it: ``python -m iot.pipeline.training`` runs broker and queries once.
+- On Java 19 and newer a JVM writes the archive when it ends, if none fits.
+- On Java 17 and 18 ``python -m iot.pipeline.training`` runs broker and queries once, only to write the archives.
 
-Without an archive everything works as well, and starts slower.
+Without an archive everything works, but starts slower.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ def jvm_flags(name: str, *, write: bool = True) -> list[str]:
         return [f"-XX:ArchiveClassesAtExit={_recording[name]}"]
     file = archive(name)
     try:
+        usable = _is_usable(file)
         if not _writes_by_itself():
-            return _mapped(file) if _is_usable(file) else []
-        if not write and not _is_usable(file):
+            return _mapped(file) if usable else []
+        if not (usable or write):
             return []
         FOLDER.mkdir(parents=True, exist_ok=True)
         created = ["-XX:+AutoCreateSharedArchive"] if write else []

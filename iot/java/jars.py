@@ -1,4 +1,4 @@
-"""Fetches the jars of Kafka and of Spark's Kafka connector from a Maven repository, once.
+"""Fetch the jars of Kafka and of Spark's Kafka connector from a Maven repository, once.
 
 ``jars.lock`` names each jar with its checksum. The jars are kept in the user's cache; later starts need no network.
 ``python -m iot.java`` fetches all of them.
@@ -48,7 +48,7 @@ STALLED_S = 60.0
 
 @dataclass(frozen=True)
 class Jar:
-    """One line of the lock."""
+    """A jar that the lock names."""
 
     group: str
     artifact: str

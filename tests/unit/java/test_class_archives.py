@@ -93,6 +93,17 @@ def test_java_19_writes_a_missing_archive_by_itself(java):
     ]
 
 
+@pytest.mark.parametrize("version", [17, 21])
+def test_an_archive_in_use_is_kept(java, version):
+    java(version)
+    for name in class_archives.NAMES:
+        class_archives.archive(name).write_bytes(b"x")
+        os.utime(class_archives.archive(name), (0, 0))
+    class_archives.jvm_flags("spark")
+    class_archives.prepare(lambda _: None)
+    assert class_archives.archive("spark").read_bytes() == b"x"
+
+
 def test_a_short_lived_jvm_only_reads_an_archive(java):
     java(21)
     assert class_archives.jvm_flags("kafka", write=False) == []
