@@ -33,7 +33,7 @@ chaos: .venv/.installed-dev setup ## inject faults; kill broker, application and
 	@$(RUN) -m tests.system.chaos $(ARGS)
 
 soak: .venv/.installed-dev setup ## send 5,000 readings/s for 30 minutes and check that nothing grows; writes soak.html
-	@$(RUN) benchmarks/soak.py $(ARGS)
+	@$(RUN) -m benchmarks.soak $(ARGS)
 
 lint: .venv/.installed-dev ## check style and types
 	@$(RUN) -m ruff check

@@ -22,8 +22,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from benchmarks import backlog, harness
 from benchmarks.harness import some_kafka
 from iot import cli

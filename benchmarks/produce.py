@@ -14,17 +14,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from iot import cli
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from benchmarks import harness
 from benchmarks.harness import in_turns, some_kafka
+from iot import cli
 from iot.kafka.sender import CLIENTS, DEFAULT_MAX_IN_FLIGHT, Record, Sender, make_sender
 from iot.kafka.topics import ensure_topics
 from iot.sensors.faults import Injector

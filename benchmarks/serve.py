@@ -29,8 +29,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from benchmarks import harness
 from benchmarks.harness import some_kafka
 from iot import cli

@@ -25,8 +25,6 @@ import msgspec
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from benchmarks import harness, soak_report
 from benchmarks.soak_growth import Sampler, Soak
 from iot import cli

@@ -22,8 +22,6 @@ from pathlib import Path
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from benchmarks import harness
 from benchmarks.startup_variants import VARIANTS
 from iot import cli

@@ -27,29 +27,15 @@ def without_c2_flags_and_priorities() -> None:
 
 
 def without_factory_mode() -> None:
-    from iot.spark import queries
+    from iot.spark import codegen
 
-    replace(queries, "INTERPRETED", queries.COMPILED)
+    replace(codegen, "INTERPRETED", codegen.COMPILED)
 
 
 def without_worker_daemon() -> None:
     from iot.spark import session
 
-    started = session.start
-
-    def start(*args: Any, **kwargs: Any) -> Any:
-        # PySpark is imported no earlier than in the other variants.
-        from pyspark.sql import SparkSession
-
-        configured = SparkSession.Builder.config
-
-        def config(builder: Any, key: Any = None, *args: Any, **kwargs: Any) -> Any:
-            return builder if key == "spark.python.daemon.module" else configured(builder, key, *args, **kwargs)
-
-        replace(SparkSession.Builder, "config", config)
-        return started(*args, **kwargs)
-
-    replace(session, "start", start)
+    del session.LOCAL_CONFIG["spark.python.daemon.module"]
 
 
 VARIANTS: dict[str, Callable[[], None]] = {
