@@ -7,7 +7,6 @@ each round; what counts is the median, and no ratio is made of a run that was to
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import threading
 import uuid
@@ -75,7 +74,7 @@ def compare(
     Args:
         clients: which of ours take part.
         messages: how many each of the fast ones sends; None: at least 3 million, and for some seconds.
-        threads: of the course's method, and of ours with the same library.
+        threads: of the course's method and of ours.
 
     Raises:
         UserError: one of them cannot be run.
@@ -140,10 +139,8 @@ def make_contenders(
         name = f"kafka-python, {threads} threads"
         made.append(Contender(name, threads, 10_000, 10_000, trial("kafka-python", threads)))
     if "confluent-kafka" in clients:
-        # One thread for each process: more of them only take turns.
-        fast = max(1, (os.cpu_count() or 1) - 1)
-        name = f"confluent-kafka, {fast} thread{'s' if fast > 1 else ''}"
-        made.append(Contender(name, fast, FAST_FIRST, least, trial("confluent-kafka", fast)))
+        name = f"confluent-kafka, {threads} threads"
+        made.append(Contender(name, threads, FAST_FIRST, least, trial("confluent-kafka", threads)))
     return made
 
 

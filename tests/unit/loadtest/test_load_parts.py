@@ -30,7 +30,7 @@ from iot.loadtest.results import Earlier, Report, Result, Stage, read_earlier, r
 from iot.loadtest.trial import share_out
 from iot.loadtest.usage import Sample, Usage
 from iot.loadtest.versus import Contender, messages_of
-from iot.loadtest.worker import Job, Lane, Work
+from iot.loadtest.worker import Job, Lane, Turns, Work
 from iot.readings import decode
 from iot.sensors.pacing import Schedule
 from iot.settings import Kafka, UserError
@@ -179,7 +179,9 @@ class Marking(Memory):
 
 
 def lane(plan: Plan, sender: Memory, thread: int = 0) -> Lane:
-    return Lane(Job(plan, "", {}, "topic", "run1", list(range(plan.threads))), thread, sender, threading.Event())
+    return Lane(
+        Job(plan, "", {}, "topic", "run1", list(range(plan.threads))), thread, sender, threading.Event(), Turns()
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 7])
@@ -196,6 +198,52 @@ def test_every_reading_is_a_real_one_with_a_sequence_of_its_own(threads):
     assert sum(map(len, found.values())) == 4_001
     assert all(sequences == list(range(len(sequences))) for sequences in found.values())
     assert len({record["value"] for record in memory.sent}) == 4_001
+
+
+def test_threads_that_wait_have_their_turns_in_order(eventually):
+    turns, had = Turns(), []
+
+    def take(number: int) -> None:
+        with turns:
+            had.append(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(5)]
+    with turns:
+        for waiting, thread in enumerate(threads, 1):
+            thread.start()
+            eventually(lambda waiting=waiting: len(turns._waiting) == waiting)
+        assert had == []
+    for thread in threads:
+        thread.join()
+    assert had == [0, 1, 2, 3, 4]
+
+
+def test_a_turn_ends_when_the_sender_fails():
+    turns = Turns()
+    with pytest.raises(UserError), turns:
+        raise UserError("gone")
+    with turns:
+        pass
+
+
+def test_every_thread_sends_its_own_readings_in_its_turns(eventually):
+    memory, turns = Marking(), Turns()
+    plan = make_plan("custom", "confluent-kafka", 20_000, 3)
+    job = Job(plan, "", {}, "topic", "run1", [0, 1, 2])
+    lanes = [Lane(job, thread, memory, threading.Event(), turns) for thread in job.threads]
+    threads = [threading.Thread(target=lane.send_flat_out) for lane in lanes]
+    with turns:
+        for thread in threads:
+            thread.start()
+        eventually(lambda: len(turns._waiting) == 3)
+    for thread in threads:
+        thread.join()
+    # Sensor n is one of thread n modulo 3.
+    owners = [int(record["key"].removeprefix(b"sensor_")) % 3 for record in memory.sent]
+    turns_of = [owner for number, owner in enumerate(owners) if number == 0 or owners[number - 1] != owner]
+    assert sorted(turns_of) == [0, 0, 1, 1, 2, 2]
+    assert turns_of[:3] == turns_of[3:]
+    assert len(owners) == 20_000
 
 
 def test_warm_up_is_sent_and_not_measured():
