@@ -1,8 +1,8 @@
-"""The two Kafka clients behind one seam: a ``Sender`` that counts every acknowledgement.
+"""One interface to both Kafka clients: a ``Sender`` counts every acknowledgement.
 
-kafka-python is the client of the course, confluent-kafka (librdkafka) the fast one. Both send with ``acks=all``,
-idempotent, and partition by murmur2 of the key, so a sensor is in the same partition with both. Both keep trying for as
-long as a broker is away; what waits is bounded by ``max_in_flight``.
+The course uses kafka-python; confluent-kafka (librdkafka) is the fast client. Both send with ``acks=all`` and
+idempotence. Both choose the partition by murmur2 of the key, so a sensor's readings share a partition. Both retry while
+a broker is unavailable; ``max_in_flight`` bounds the records that wait.
 """
 
 from __future__ import annotations
@@ -16,33 +16,66 @@ from functools import partial
 from typing import Any, TypedDict, cast
 
 from iot.kafka.client_config import START_S, confluent_config, kafka_python_config, quiet_kafka_python
-from iot.kafka.marks import Mark
 from iot.settings import Kafka, UserError, reason
 
 CLIENTS = ("kafka-python", "confluent-kafka")
 DEFAULT_MAX_IN_FLIGHT = 100_000
+# A delivery timeout that never expires.
 NEVER_MS = 2**31 - 1
-# A broker that comes back is found within this.
+# Maximum time between two attempts to reconnect.
 RECONNECT_MS = 1_000
-# How often a sender that is full looks for room.
+# How often a full sender checks whether there is room again.
 ROOM_S = 0.005
 
 
+class Mark:
+    """Reports the end of one record: it calls ``on_end(acknowledged)`` once.
+
+    The call comes from a thread of the client or from the thread that sends.
+    """
+
+    __slots__ = ("_on_end", "_on_failed")
+
+    def __init__(self, on_end: Callable[[bool], None], on_failed: Callable[[Any, Any], None] | None) -> None:
+        """``on_failed`` is the sender's own error callback, if this mark replaces it."""
+        self._on_end: Callable[[bool], None] | None = on_end
+        self._on_failed = on_failed
+
+    def __call__(self, error: Any, about: Any) -> None:
+        if error is not None and self._on_failed:
+            self._on_failed(error, about)
+        self.end(error is None)
+
+    def __del__(self) -> None:
+        # confluent-kafka reports failures only. It drops the mark of a record that was acknowledged.
+        if self._on_failed:
+            self.end(True)
+
+    def forget(self) -> None:
+        """Report nothing, because the record was not accepted."""
+        self._on_end = None
+
+    def end(self, acknowledged: bool) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end:
+            on_end(acknowledged)
+
+
 class Record(TypedDict):
-    """A record to send; a dict because that is what librdkafka's batch call takes as it is."""
+    """A record to send. It is a dict because librdkafka's batch call takes dicts."""
 
     key: bytes
     value: bytes
 
 
 class MarkedRecord(Record, total=False):
-    """A record whose end is followed: ``callback`` is what the sender's ``mark`` made, for this record alone."""
+    """A record with a mark: ``callback`` was made by ``Sender.mark`` for this record alone."""
 
     callback: Mark
 
 
 class Sender(ABC):
-    """Sends records and keeps the account: accepted = acknowledged + failed + in flight. Threads may share it."""
+    """Sends records and counts them: accepted = acknowledged + failed + in flight. Threads may share a sender."""
 
     client: str
 
@@ -58,36 +91,37 @@ class Sender(ABC):
 
     @property
     def in_flight(self) -> int:
-        """How many are neither acknowledged nor failed."""
+        """The number of records that are neither acknowledged nor failed."""
         return self.accepted - self.acknowledged - self.failed
 
     @abstractmethod
     def send(self, records: list[Record], stop: threading.Event) -> int:
-        """Queue records in order, waiting while too many are in flight; returns how many were accepted.
+        """Queue records in order, and wait while too many are in flight.
 
-        Fewer than given are accepted only when ``stop`` is set while waiting.
+        Returns:
+            How many records were accepted: all of them, unless ``stop`` was set meanwhile.
 
         Raises:
-            UserError: the client cannot go on.
+            UserError: the client has failed and cannot continue.
         """
 
     def mark(self, on_end: Callable[[bool], None]) -> Mark:
-        """What follows one record: put it into the record as ``callback``, and let go of it after ``send``."""
+        """A mark for one record. Store it in the record as ``callback``, and remove it after ``send``."""
         return Mark(on_end, None)
 
-    def poll(self, wait_s: float = 0) -> None:  # noqa: B027  # a client may have nothing to do here
-        """Let the client report what was acknowledged or failed; call this now and then while not sending.
+    def poll(self, wait_s: float = 0) -> None:  # noqa: B027  # some clients have nothing to do
+        """Let the client report acknowledgements and failures. Call this regularly while not sending.
 
-        A client that has a thread of its own for that returns at once, another waits at most so long for something.
+        A client that has its own thread for reports returns at once. Another waits at most ``wait_s`` for a report.
         """
 
     @abstractmethod
     def flush(self, timeout_s: float) -> int:
-        """Wait until nothing is in flight; returns how many still are."""
+        """Wait until nothing is in flight; returns how many records still are."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release connections and threads; what is in flight is given up and counts as failed."""
+        """Release connections and threads. Records still in flight count as failed."""
 
     def _fail(self, why: str) -> None:
         with self._lock:
@@ -98,15 +132,15 @@ class Sender(ABC):
 def make_sender(
     client: str, kafka: Kafka, topic: str, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT, **tuning: Any
 ) -> Sender:
-    """A sender on the client of that name.
+    """Create a sender that uses the named client.
 
     Args:
         client: one of ``CLIENTS``.
-        max_in_flight: how many unacknowledged records may wait.
-        tuning: settings of the client itself, in the client's own spelling.
+        max_in_flight: maximum number of unacknowledged records.
+        tuning: settings of the client, in its own spelling.
 
     Raises:
-        UserError: the client cannot be made with this configuration, or no broker answers.
+        UserError: the configuration is invalid, the topic does not exist, or no broker answers.
     """
     made = KafkaPythonSender if client == "kafka-python" else ConfluentSender
     return made(kafka, topic, max_in_flight, **tuning)
@@ -131,7 +165,7 @@ class KafkaPythonSender(Sender):
             "delivery_timeout_ms": NEVER_MS,
             "reconnect_backoff_max_ms": RECONNECT_MS,
             "bootstrap_timeout_ms": int(START_S * 1000),
-            # How long one look for a topic that is gone takes; then it looks again.
+            # How long one attempt to find the topic takes.
             "max_block_ms": 1_000,
             "allow_auto_create_topics": False,
         }
@@ -142,7 +176,7 @@ class KafkaPythonSender(Sender):
             raise UserError(f"cannot send to {topic} at {kafka.bootstrap_servers}: {reason(error)}") from error
 
     def _find(self, topic: str) -> None:
-        """Ask for the partitions of the topic, so that the first send does not wait for them."""
+        """Fetch the topic's partitions, so that the first send does not wait for them."""
         from kafka.errors import KafkaTimeoutError
 
         deadline_s = time.monotonic() + START_S
@@ -163,7 +197,7 @@ class KafkaPythonSender(Sender):
         while sent < len(records):
             with self._lock:
                 part = records[sent : sent + max(0, self._max_in_flight - self.in_flight)]
-                # Counted before they are sent, so that in flight is never negative.
+                # Count records before they are sent, so that "in flight" is never negative.
                 self.accepted += len(part)
             queued = self._queue(part, stop)
             sent += queued
@@ -176,7 +210,11 @@ class KafkaPythonSender(Sender):
         return sent
 
     def _queue(self, records: list[Record], stop: threading.Event) -> int:
-        """Returns how many were queued, or refused by the client, before ``stop`` was set while the topic was gone."""
+        """Hand records to the client, and retry while the topic is missing.
+
+        Returns:
+            How many records were queued or refused: all of them, unless ``stop`` was set meanwhile.
+        """
         from kafka.errors import KafkaError, KafkaTimeoutError
 
         for number, record in enumerate(records):
@@ -212,14 +250,14 @@ class KafkaPythonSender(Sender):
                 self._nothing_in_flight.notify_all()
 
     def flush(self, timeout_s: float) -> int:
-        # The client's own flush waits this long for each batch.
+        # The client's own flush applies the timeout to each batch.
         with self._lock:
             self._nothing_in_flight.wait_for(lambda: not self.in_flight, timeout_s)
             return self.in_flight
 
     def close(self) -> None:
         if self.in_flight:
-            # Without this close() waits for what never comes, and fails.
+            # Otherwise close() waits for records that are never acknowledged, and fails.
             self._producer._sender.force_close()
         self._producer.close(timeout=5)
 
@@ -240,17 +278,17 @@ class ConfluentSender(Sender):
             "batch.size": 262_144,
             "message.timeout.ms": 0,
             "reconnect.backoff.max.ms": RECONNECT_MS,
-            # The bound is ours: a queue that refuses part of a batch would break the order of readings.
+            # ``max_in_flight`` is the bound: a queue that refuses part of a batch would change the order of readings.
             "queue.buffering.max.messages": 10_000_000,
             "queue.buffering.max.kbytes": 2_097_151,
-            # Acknowledged = accepted - failed - still queued: exact, and a tenth of the cost of a callback for each.
+            # Acknowledged = accepted - failed - still queued. This is exact; a callback per record costs ten times more.
             "delivery.report.only.error": True,
             "logger": logging.getLogger("confluent_kafka.silent"),
         }
         logging.getLogger("confluent_kafka.silent").disabled = True
         try:
             self._producer = Producer(confluent_config(kafka) | settings | tuning)
-            # Asked for here, so that the first send does not wait for it.
+            # Fetch the topic's partitions here, so that the first send does not wait for them.
             found = self._producer.list_topics(topic, START_S).topics[topic]
         except KafkaException as error:
             raise UserError(f"cannot send to {topic} at {kafka.bootstrap_servers}: {error.args[0].str()}") from error
@@ -271,7 +309,7 @@ class ConfluentSender(Sender):
                 )
                 queued = self._producer.produce_batch(self._topic, part, on_delivery=self._on_delivery)
                 self.accepted += len(part)
-                # What the client refuses is not in its queue.
+                # Refused records are not in the client's queue.
                 self.failed += len(part) - queued
             sent += len(part)
             if queued < len(part):
@@ -283,7 +321,7 @@ class ConfluentSender(Sender):
                         mark.end(False)
             self.poll()
             if self._fatal:
-                raise UserError(f"confluent-kafka cannot go on: {self._fatal}")
+                raise UserError(f"confluent-kafka cannot continue: {self._fatal}; start again")
             if sent < len(records) and stop.wait(ROOM_S):
                 break
         return sent
@@ -297,7 +335,7 @@ class ConfluentSender(Sender):
         try:
             self._producer.poll(wait_s)
         except KafkaException as error:
-            # A fatal error: nothing will be acknowledged any more.
+            # After a fatal error nothing will be acknowledged.
             self._fatal = error.args[0].str()
             self._producer.purge()
 
@@ -306,7 +344,7 @@ class ConfluentSender(Sender):
             self._fail(error.str())
 
     def flush(self, timeout_s: float) -> int:
-        # The client's own flush calls back with an exception pending when there is a fatal error.
+        # After a fatal error the client's own flush runs callbacks while an exception is pending.
         deadline_s = time.monotonic() + timeout_s
         while (left := len(self._producer)) and time.monotonic() < deadline_s:
             self.poll(0.01)

@@ -18,8 +18,7 @@ from confluent_kafka import KafkaError
 
 from iot.broker.broker import find_free_port
 from iot.kafka import sender
-from iot.kafka.marks import Mark
-from iot.kafka.sender import CLIENTS
+from iot.kafka.sender import CLIENTS, Mark
 from iot.loadtest import course, results, versus
 from iot.loadtest.follow import Arrivals, Dashboard, TopicFollower, window_ends
 from iot.loadtest.latency import Latencies, Milliseconds
