@@ -1,8 +1,9 @@
-"""The load test, behind ``performance_test.py``.
+"""The load test behind ``performance_test.py``, in reading order.
 
-``plan``: what a test is. ``worker``: the process that sends and measures; ``latency``: its histogram.
-``trial``: starts the workers and watches them with ``usage``. ``results``: what is told and kept of a test, and the
-comparison with an earlier run; ``report`` makes a page of it.
-``versus`` with ``kafka_tool``: beside Kafka's own tool and the course's method.
-``end_to_end`` with ``load`` and ``follow``: through a running dashboard.
+``menu`` and ``flags`` ask what to run; ``plan`` describes a test.
+``trial`` starts worker processes, watches them with ``usage`` and returns a result. It exchanges the messages of
+``protocol`` with each ``worker``, whose threads send their readings from a ``lane`` each and measure their ``latency``.
+``results`` prints, writes and compares results; ``report`` makes a page of them.
+``versus`` compares with Kafka's own tool (``kafka_tool``) and the course's method (``course``).
+``end_to_end`` follows the readings of a ``load`` through a running dashboard (``follow``).
 """

@@ -11,7 +11,7 @@ from iot.settings import Kafka, UserError, reason
 
 
 class CourseSender(Sender):
-    """One producer for all threads, which is how it is fastest; ``send`` returns when the last is acknowledged."""
+    """One producer for all threads, which is the fastest way. ``send`` returns once all records are acknowledged."""
 
     client = "course"
 

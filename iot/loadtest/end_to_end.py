@@ -1,13 +1,12 @@
-"""Test 7: readings with a location of their own, followed through a running dashboard.
+"""Test 7: follow readings through a running dashboard.
 
-Each is followed to Kafka's acknowledgement and to its place in the topic, those that break a rule to their alert in its
-topic and on the event stream, one by one; and each to the three windows that it is in, which count it. So it is known
-how long every stage takes after the moment at which a reading was due, and whether any was lost or doubled.
+The readings have a location of their own. Each is followed to Kafka's acknowledgement, to its place in the topic and
+to the three windows that count it. Readings that break a rule are followed to their alert in its topic and on the event
+stream. Each stage has the latency since a reading was due, and the number of lost and doubled readings.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -26,13 +25,13 @@ from iot.kafka.sender import Sender, make_sender
 from iot.loadtest.follow import (
     AlertNotes,
     Arrivals,
-    Dashboard,
+    DashboardClient,
     StreamFollower,
     TopicFollower,
     WindowsFollower,
 )
 from iot.loadtest.load import Load
-from iot.loadtest.plan import DELIVERY_TIMEOUT_S, Plan
+from iot.loadtest.plan import DELIVERY_TIMEOUT_S, Plan, messages_in
 from iot.loadtest.results import Result, Stage, client_version, in_ms
 from iot.loadtest.trial import batching, grown_by
 from iot.loadtest.usage import Usage
@@ -40,29 +39,32 @@ from iot.settings import ALERTS_TOPIC, Kafka, UserError, reason
 from iot.terminal import StatusLine
 
 RATE_PER_S, DURATION_S = 200.0, 20.0
+# How long before the first reading everything is ready.
 HEAD_START_S = 0.5
+# How often to check for arrivals, for due readings, and to sample CPU and memory.
 LOOK_S, TICK_S, SAMPLE_S = 0.05, 0.001, 0.25
+# How long to wait for the event stream to open.
 OPEN_S = 10.0
-# So long after the last arrival nothing more is waited for; and so long more when all is there, for what comes twice.
+# How long to wait after the last arrival: for missing readings, and for duplicates once all have arrived.
 PATIENCE_S, SETTLE_S = 45.0, 1.5
 
 
-@dataclass(frozen=True)
-class Way:
-    """What is sent, and through which dashboard; what is None is as usual."""
+@dataclass(frozen=True, kw_only=True)
+class EndToEndPlan:
+    """What is sent, and through which dashboard; None stands for the default."""
 
     dashboard_url: str
     topic: str
-    rate_per_s: float | None
-    duration_s: float | None
-    messages: int | None
     client: str
+    messages: int | None = None
+    rate_per_s: float | None = None
+    duration_s: float | None = None
     token: str | None = None
 
     @property
     def plan(self) -> Plan:
         rate_per_s = self.rate_per_s or RATE_PER_S
-        messages = self.messages or max(1, math.ceil(rate_per_s * (self.duration_s or DURATION_S) - 1e-6))
+        messages = self.messages or messages_in(self.duration_s or DURATION_S, rate_per_s)
         return Plan(
             test="end-to-end", client=self.client, messages=messages, threads=1, rate_per_s=rate_per_s, warm_up=0
         )
@@ -70,7 +72,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Followed:
-    """Those who note what arrives where."""
+    """The arrivals of each stage, and the threads that note them."""
 
     acknowledgements: Arrivals
     topic: TopicFollower
@@ -98,34 +100,35 @@ class Followed:
         ]
 
 
-def run(way: Way, kafka: Kafka, status: StatusLine, stop: threading.Event) -> Result:
-    """Send, and follow until all has arrived or nothing more does.
+def run(wanted: EndToEndPlan, kafka: Kafka, status: StatusLine, stop: threading.Event) -> Result:
+    """Send the readings, and follow them until all have arrived or no more arrive.
 
     Raises:
         UserError: no dashboard answers, or Kafka does not.
     """
-    dashboard = Dashboard(way.dashboard_url, way.token)
+    dashboard = DashboardClient(wanted.dashboard_url, wanted.token)
     dashboard.require()
-    plan = way.plan
+    plan = wanted.plan
     run_id = uuid.uuid4().hex[:8]
     location = f"load-test-{run_id}"
     try:
-        before, alerts_before = end_offsets(kafka, way.topic), end_offsets(kafka, ALERTS_TOPIC)
+        before, alerts_before = end_offsets(kafka, wanted.topic), end_offsets(kafka, ALERTS_TOPIC)
     except KafkaError as error:
         raise UserError(f"Kafka at {kafka.bootstrap_servers} does not answer: {reason(error)}") from error
     with ExitStack() as stack:
-        sender = make_sender(plan.client, kafka, way.topic, **plan.tuning)
+        sender = make_sender(plan.client, kafka, wanted.topic, **plan.tuning)
         stack.callback(sender.close)
-        topic, stream = TopicFollower(kafka, way.topic, before, run_id), StreamFollower(dashboard, location)
+        topic, stream = TopicFollower(kafka, wanted.topic, before, run_id), StreamFollower(dashboard, location)
         alerts = AlertNotes(location)
-        feed = AlertFeed(kafka, way.topic, alerts.note)
+        feed = AlertFeed(kafka, wanted.topic, alerts.note)
         for follower in (topic, stream):
             follower.start()
             stack.callback(follower.close)
         feed.start(alerts_before)
         stack.callback(feed.close)
         if not stream.opened.wait(OPEN_S):
-            raise UserError(f"the event stream of {way.dashboard_url} does not open: {stream.away or 'it is silent'}")
+            why = stream.away or "it is silent"
+            raise UserError(f"the event stream of {wanted.dashboard_url} does not open: {why}; restart the dashboard")
         load = Load(plan.messages, plan.rate_per_s or RATE_PER_S, run_id, location, time.monotonic() + HEAD_START_S)
         windows = WindowsFollower(dashboard, location, load.times_us[0])
         windows.start()
@@ -134,50 +137,58 @@ def run(way: Way, kafka: Kafka, status: StatusLine, stop: threading.Event) -> Re
         usage = Usage([os.getpid()], load.due_s[0])
         status.print(
             f"end-to-end: {plan.messages:,} readings at {plan.rate_per_s:,.10g} a second with {plan.client} to "
-            f"{way.topic}, location {location}, followed through {way.dashboard_url}"
+            f"{wanted.topic}, location {location}, followed through {wanted.dashboard_url}"
         )
         done = threading.Event()
         stack.callback(done.set)
-        sending = threading.Thread(target=send, args=(load, sender, followed.acknowledgements, stop), daemon=True)
+        outbox = Outbox(load, sender, followed.acknowledgements)
+        sending = threading.Thread(target=outbox.send, args=(stop,), daemon=True)
         polling = threading.Thread(target=poll, args=(sender, done), daemon=True)
         sending.start()
         polling.start()
-        watch(load, followed, usage, sending, status, stop)
+        watch(load, followed, usage, sending=sending, status=status, stop=stop)
         sending.join()
         stages = followed.stages(load)
         problem = "stopped before the end" if stop.is_set() else ""
         if any(stage.lost for stage in stages):
             problem = problem or "; ".join(each.away for each in (topic, stream, windows) if each.away)
-    grew_by = grown_by(kafka, way.topic, before)
-    return make_result(way, plan, sender, usage, stages, grew_by, problem)
+    grew_by = grown_by(kafka, wanted.topic, before)
+    return make_result(plan, sender, usage, stages=stages, topic=wanted.topic, grew_by=grew_by, error=problem)
 
 
-def send(load: Load, sender: Sender, acknowledgements: Arrivals, stop: threading.Event) -> None:
-    """Send each reading when it is due, then wait for what is in flight."""
-    number, last = 0, len(load.due_s)
-    while number < last and not stop.is_set():
-        due = min(load.schedule.due_by_now(), last)
-        for each in range(number, due):
-            send_one(load, each, sender, acknowledgements, stop)
-        number = due
-        if number < last:
-            load.schedule.wait_for(number, TICK_S, LOOK_S, stop)
-    sender.flush(DELIVERY_TIMEOUT_S)
+@dataclass(frozen=True)
+class Outbox:
+    """Sends the readings of a load and notes their acknowledgements."""
 
+    load: Load
+    sender: Sender
+    acknowledgements: Arrivals
 
-def send_one(load: Load, number: int, sender: Sender, acknowledgements: Arrivals, stop: threading.Event) -> None:
-    def note(acknowledged: bool) -> None:
-        if acknowledged:
-            acknowledgements.add(load.key(number), time.monotonic())
+    def send(self, stop: threading.Event) -> None:
+        """Send each reading when it is due, then wait for what is in flight."""
+        schedule, number, last = self.load.schedule, 0, len(self.load.due_s)
+        while number < last and not stop.is_set():
+            due = min(schedule.due_by_now(), last)
+            for each in range(number, due):
+                self._send_one(each, stop)
+            number = due
+            if number < last:
+                schedule.wait_for(number, TICK_S, LOOK_S, stop)
+        self.sender.flush(DELIVERY_TIMEOUT_S)
 
-    record = load.record(number)
-    mark = record["callback"] = sender.mark(note)
-    if not sender.send([record], stop):
-        mark.forget()
+    def _send_one(self, number: int, stop: threading.Event) -> None:
+        def note(acknowledged: bool) -> None:
+            if acknowledged:
+                self.acknowledgements.add(self.load.key(number), time.monotonic())
+
+        record = self.load.record(number)
+        mark = record["callback"] = self.sender.mark(note)
+        if not self.sender.send([record], stop):
+            mark.forget()
 
 
 def poll(sender: Sender, done: threading.Event) -> None:
-    """Let the client tell of acknowledgements as they come, until done."""
+    """Let the client report acknowledgements as they arrive, until done."""
     while not done.wait(TICK_S):
         sender.poll(LOOK_S)
 
@@ -186,11 +197,12 @@ def watch(
     load: Load,
     followed: Followed,
     usage: Usage,
+    *,
     sending: threading.Thread,
     status: StatusLine,
     stop: threading.Event,
 ) -> None:
-    """Show what has arrived, until it is all, or nothing more comes."""
+    """Show what has arrived, until everything has or nothing more does."""
     messages = len(load.due_s)
     alerts = sum(map(load.breaks_rule, range(messages)))
     expected = [messages, messages, alerts, alerts, 3 * messages]
@@ -216,7 +228,14 @@ def watch(
 
 
 def make_result(
-    way: Way, plan: Plan, sender: Sender, usage: Usage, stages: Sequence[Stage], grew_by: int | None, error: str
+    plan: Plan,
+    sender: Sender,
+    usage: Usage,
+    *,
+    stages: Sequence[Stage],
+    topic: str,
+    grew_by: int | None,
+    error: str,
 ) -> Result:
     duration_s = max(1, sender.accepted) / (plan.rate_per_s or RATE_PER_S)
     acknowledged = sender.acknowledged
@@ -243,7 +262,7 @@ def make_result(
         memory_peak_mb=round(usage.memory_peak_mb, 1),
         batching=batching(plan),
         in_flight="at most 100,000 in flight",
-        topic=way.topic,
+        topic=topic,
         topic_grew_by=grew_by,
         error=error or sender.last_error,
         timeline=usage.samples,
@@ -253,7 +272,7 @@ def make_result(
 
 def table(stages: Sequence[Stage]) -> Table:
     """A row for each stage."""
-    made = Table(box=box.SIMPLE_HEAD, caption="latency from the moment at which a reading was due")
+    made = Table(box=box.SIMPLE_HEAD, caption="latency from the moment a reading was due")
     made.add_column("Stage")
     for name in ("Expected", "Arrived", "Lost", "Doubled", "p50", "p95", "p99", "max"):
         made.add_column(name, justify="right")

@@ -1,7 +1,6 @@
-"""Followers of readings on their way: threads that note when what arrives, in Kafka and at the dashboard.
+"""Threads that follow readings: they note what arrives in Kafka and at the dashboard, and when.
 
-What arrives is noted by a key, and how often; compared with what was expected by key this tells what was lost and what
-was doubled.
+Arrivals are noted by key. Comparing them with the expected keys shows which were lost and which were doubled.
 """
 
 from __future__ import annotations
@@ -30,21 +29,25 @@ from iot.loadtest.results import Stage
 from iot.readings import Rejected, decode, format_timestamp
 from iot.settings import SLIDE_S, WINDOW_S, Kafka, UserError, reason
 
+# How long to wait for an answer of the dashboard.
 ANSWER_S = 10.0
-# A stream is never silent for longer: its heartbeat comes every 15 s.
+# Maximum silence on the event stream. Its heartbeat comes every 15 s.
 SILENT_S = 40.0
+# How long to wait for a record, and maximum number of records read at once.
 POLL_S, AT_ONCE = 0.1, 10_000
-# How often the dashboard is asked for windows; their latency is no finer than that.
+# How often to read the windows. Their latency is measured no more finely than this.
 WINDOWS_EVERY_S = 0.1
+# How long to wait before a retry.
 RETRY_S = 0.5
+# Maximum number of lost keys and of doubled keys that are named.
 TOLD = 5
 
 Expected = Mapping[Hashable, Sequence[float]]
-"""By key when each of what has this key was due, in order."""
+"""By key, the moments at which its arrivals were due, in order."""
 
 
 class Arrivals:
-    """When what arrived, by key; threads share it."""
+    """The moments of arrival, by key. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,7 +60,7 @@ class Arrivals:
             self.count += times
 
     def compare(self, name: str, expected: Expected) -> Stage:
-        """What came of what was expected. Of one key the first to arrive counts as the first that was due."""
+        """Compare with what was expected. The first arrival of a key counts as the first that was due."""
         with self._lock:
             arrived = {key: list(times_s) for key, times_s in self._times_s.items()}
         latencies, lost, doubled = Latencies(), Counter[Hashable](), Counter[Hashable]()
@@ -80,7 +83,7 @@ class Arrivals:
 
 
 class Follower(ABC):
-    """A thread that notes arrivals until it is closed; ``away`` says why it cannot at the moment."""
+    """A thread that notes arrivals until it is closed. ``away`` says why it cannot at the moment."""
 
     def __init__(self) -> None:
         self.arrivals = Arrivals()
@@ -105,22 +108,22 @@ class Follower(ABC):
 
     @abstractmethod
     def _follow(self) -> None:
-        """Note arrivals until told to stop; what it raises is tried again."""
+        """Note arrivals until stopped; after an error it is called again."""
 
 
 class TopicFollower(Follower):
-    """Reads the topic of readings back: (sensor, sequence) of the readings of one run, and where each is."""
+    """Reads the readings of one run back from the topic: notes (sensor, sequence), and the place of each."""
 
     def __init__(self, kafka: Kafka, topic: str, begin: Offsets, run_id: str) -> None:
         super().__init__()
         self._kafka, self._topic, self._run_id = kafka, topic, run_id
         self._offsets = dict(begin)
         self.places: dict[str, tuple[str, int]] = {}
-        """(Sensor, sequence) by the id that an alert about it has."""
+        """(Sensor, sequence) of each reading, by the id of an alert about it."""
 
     def _follow(self) -> None:
-        # librdkafka, because a thousand readings a second, one by one, take kafka-python a third of a core. It wants to
-        # be told of a group, though none is joined: partitions are assigned, and nothing is committed.
+        # kafka-python needs a third of a core for 1,000 single readings a second, so librdkafka reads them. It requires
+        # a group name, but it joins no group: partitions are assigned, and nothing is committed.
         settings = {"group.id": "load-test", "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
         settings |= {"auto.offset.reset": "earliest", "error_cb": self._note_away, "log_level": 0}
         consumer = Consumer(confluent_config(self._kafka) | settings)
@@ -141,7 +144,7 @@ class TopicFollower(Follower):
             consumer.close()
 
     def _note_away(self, error: KafkaError) -> None:
-        # Who may read the topic need not be allowed the group as well: that is said once, and reading goes on.
+        # Reading needs no permission for the group. librdkafka reports a missing one once and continues.
         if error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
             self.away = error.str()
 
@@ -157,45 +160,58 @@ class TopicFollower(Follower):
             self.arrivals.add(key, now_s)
 
 
-class Dashboard:
-    """A running dashboard, asked over HTTP."""
+class DashboardClient:
+    """HTTP requests to a running dashboard."""
 
     def __init__(self, url: str, token: str | None) -> None:
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def open(self, path: str, timeout_s: float, **headers: str) -> http.client.HTTPResponse:
-        """Raises ``OSError`` when it does not answer, or refuses."""
+        """Send a GET request.
+
+        Raises:
+            OSError: the dashboard does not answer, or it refuses.
+        """
         request = urllib.request.Request(self._url + path, headers=self._headers | headers)
-        # Of one's own machine or network: a proxy for the way out has no part in it.
+        # The dashboard is on this machine or network, so no proxy is used.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         response: http.client.HTTPResponse = opener.open(request, timeout=timeout_s)
         return response
 
     def get(self, path: str) -> Any:
-        """The JSON at a path. Raises ``OSError`` or ``ValueError``."""
+        """The JSON at a path.
+
+        Raises:
+            OSError: the dashboard does not answer, or it refuses.
+            ValueError: the answer is not JSON.
+        """
         with self.open(path, ANSWER_S) as response:
             return json.load(response)
 
     def require(self) -> None:
-        """Raises ``UserError`` when no dashboard answers; the text says how to start one."""
+        """Check that a dashboard answers.
+
+        Raises:
+            UserError: none does; the message says how to start one.
+        """
         try:
             self.get("/api/metrics")
         except urllib.error.HTTPError as error:
             raise UserError(
-                f"the dashboard at {self._url} refuses (HTTP {error.code}); if it wants a token, give it in IOT_TOKEN"
+                f"the dashboard at {self._url} refuses (HTTP {error.code}): if it needs a token, set IOT_TOKEN"
             ) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise UserError(
-                f"no dashboard answers at {self._url}; start one in another terminal: python iot_streaming_app.py, "
-                "or say where it is: --dashboard-url URL"
+                f"no dashboard answers at {self._url}; start one in another terminal with python iot_streaming_app.py, "
+                "or use --dashboard-url URL"
             ) from error
 
 
 class StreamFollower(Follower):
-    """Listens to the event stream: the ids of alerts about one location, as they are pushed."""
+    """Listens to the event stream and notes the ids of alerts about one location."""
 
-    def __init__(self, dashboard: Dashboard, location: str) -> None:
+    def __init__(self, dashboard: DashboardClient, location: str) -> None:
         super().__init__()
         self._dashboard, self._location = dashboard, location
         self._last_id = ""
@@ -209,7 +225,7 @@ class StreamFollower(Follower):
                 line = response.readline()
                 if not line:
                     raise ConnectionError("the event stream ended")
-                # The first that is sent, when it is open.
+                # The dashboard sends a first line as soon as the stream is open.
                 self.opened.set()
                 name, _, value = line.decode().strip().partition(": ")
                 if name == "event":
@@ -224,9 +240,9 @@ class StreamFollower(Follower):
 
 
 class WindowsFollower(Follower):
-    """Asks for the windows of one location: what each window's count grew by, by its end and sensor type."""
+    """Reads the windows of one location and notes by how much each count grew, by window end and sensor type."""
 
-    def __init__(self, dashboard: Dashboard, location: str, since_us: int) -> None:
+    def __init__(self, dashboard: DashboardClient, location: str, since_us: int) -> None:
         super().__init__()
         query = urllib.parse.urlencode({"location": location, "since": format_timestamp(since_us)})
         self._dashboard, self._path = dashboard, f"/api/windows?{query}"
@@ -244,7 +260,7 @@ class WindowsFollower(Follower):
 
 
 class AlertNotes:
-    """What an ``AlertFeed`` hands on: the ids of alerts about one location."""
+    """Notes the ids of alerts about one location that an ``AlertFeed`` delivers."""
 
     def __init__(self, location: str) -> None:
         self.arrivals = Arrivals()
@@ -258,6 +274,6 @@ class AlertNotes:
 
 
 def window_ends(time_us: int) -> list[int]:
-    """The ends, in seconds since the epoch, of the windows that a reading is in."""
+    """The ends of the windows that a reading belongs to, in seconds since the epoch."""
     first = time_us // 1_000_000 // SLIDE_S * SLIDE_S + SLIDE_S
     return list(range(first, first + WINDOW_S, SLIDE_S))

@@ -1,4 +1,4 @@
-"""Kafka's own load test, ``org.apache.kafka.tools.ProducerPerformance``, run and measured as ours are."""
+"""Kafka's own load test, ``org.apache.kafka.tools.ProducerPerformance``, measured like our tests."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from iot.settings import Kafka, UserError
 
 NAME = "ProducerPerformance"
 MAIN_CLASS = f"org.apache.kafka.tools.{NAME}"
-# As the sender of confluent-kafka has them; idempotence is the default of both.
+# The settings of ``ConfluentSender``.
 BATCH_BYTES, LINGER_MS = 262_144, 5
+# How often to check whether the tool has ended.
 LOOK_S = 0.1
 
 _SUMMARY = re.compile(
@@ -34,16 +35,16 @@ _SUMMARY = re.compile(
 
 
 def record_size() -> int:
-    """Bytes of a reading, on average."""
+    """The average size of a reading, in bytes."""
     records = Fleet(100, 1, "deadbeef").records(time.time_ns() // 1000 + np.arange(10_000))
     return round(sum(len(record["value"]) for record in records) / len(records))
 
 
 def run(kafka: Kafka, topic: str, messages: int, stop: threading.Event) -> Result:
-    """Let it send so many records, each as large as a reading.
+    """Let the tool send this many records, each as large as a reading.
 
     Raises:
-        UserError: it cannot be run, or did not send all of them.
+        UserError: the tool cannot run, or did not send all records.
     """
     with tempfile.TemporaryDirectory(prefix="iot-load-test-") as folder:
         command = [str(java_executable()), "-cp", class_path("tools"), MAIN_CLASS, "--topic", topic]
@@ -62,7 +63,7 @@ def run(kafka: Kafka, topic: str, messages: int, stop: threading.Event) -> Resul
         said = said_file.read_text(errors="replace")
     summaries = _SUMMARY.findall(said)
     if process.returncode or not summaries or int(summaries[-1][0]) != messages:
-        why = "it was stopped" if stop.is_set() else " ".join(said.split()[-40:]) or "it says nothing"
+        why = "it was stopped" if stop.is_set() else " ".join(said.split()[-40:]) or "it printed nothing"
         raise UserError(f"Kafka's {NAME} did not send {messages:,} records: {why}")
     return _result(topic, messages, [float(number) for number in summaries[-1]], usage)
 

@@ -1,4 +1,4 @@
-"""Latencies in an HDR histogram: any number of them, exact to 0.1 %, and added up over processes."""
+"""Latencies in an HDR histogram, exact to 0.1 %. Histograms of several processes can be added."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DIGITS = 3
 
 
 class Milliseconds(msgspec.Struct):
-    """A distribution in milliseconds; all None of nothing."""
+    """A distribution in milliseconds; all values are None if nothing was measured."""
 
     mean: float | None = None
     p50: float | None = None
@@ -24,7 +24,7 @@ class Milliseconds(msgspec.Struct):
 
 
 class Latencies:
-    """From a microsecond to an hour; what is outside counts as the nearest."""
+    """Latencies from a microsecond to an hour; those outside count as the nearest of both."""
 
     def __init__(self) -> None:
         self._histogram = HdrHistogram(1, LONGEST_US, DIGITS)
@@ -36,12 +36,12 @@ class Latencies:
     def add(self, latencies_s: Sequence[float]) -> None:
         """Add latencies in seconds."""
         in_us = np.rint(np.asarray(latencies_s, float) * 1e6).astype(np.int64).clip(1, LONGEST_US)
-        # As many as there are different ones, because the histogram takes one at a time.
+        # The histogram takes one value at a time, so equal values are counted first.
         for value, count in zip(*(each.tolist() for each in np.unique(in_us, return_counts=True)), strict=True):
             self._histogram.record_value(value, count)
 
     def encode(self) -> str:
-        """As text, which ``add_encoded`` takes."""
+        """Encode the histogram as text for ``add_encoded``."""
         return str(self._histogram.encode().decode())
 
     def add_encoded(self, text: str) -> None:

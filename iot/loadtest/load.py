@@ -1,4 +1,4 @@
-"""The readings that are followed through a dashboard, and what must come of each."""
+"""The readings of an end-to-end test, and what must arrive for each of them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from iot.readings import STANDARD_UNITS, Message, format_timestamp
 from iot.sensors.pacing import Schedule, WallClock
 
 SENSORS = 20
-# Of each value within and beyond the bounds of the usual rules.
+# For each type a value within the default rules and a value that breaks one.
 VALUES = {"temperature": (22.5, 34.0), "humidity": (50.0, 24.0), "pressure": (1014.0, 1037.0)}
-# One reading of so many breaks a rule.
+# One in this many readings breaks a rule.
 ALERT_EVERY = 20
 
 
 class Load:
-    """The readings of one run: reading n is due at start + n / rate, and is of sensor n modulo their number."""
+    """The readings of one run. Reading n is due at start + n / rate and comes from sensor n modulo ``SENSORS``."""
 
     def __init__(self, messages: int, rate_per_s: float, run_id: str, location: str, start_s: float) -> None:
         self._run_id, self._location = run_id, location
@@ -31,11 +31,11 @@ class Load:
         self.times_us: list[int] = WallClock().time_us(self.schedule.due_s(numbers)).tolist()
 
     def key(self, number: int) -> tuple[str, int]:
-        """Sensor and sequence."""
+        """The sensor and sequence of a reading."""
         return f"load_{number % SENSORS}", number // SENSORS
 
     def breaks_rule(self, number: int) -> bool:
-        # Not always the same sensors.
+        # All sensors break a rule in turn.
         return number % ALERT_EVERY == number // ALERT_EVERY % ALERT_EVERY
 
     def record(self, number: int) -> MarkedRecord:
@@ -61,7 +61,7 @@ class Load:
         return {self.key(number): [due] for number, due in enumerate(self.due_s)}
 
     def expected_alerts(self, places: dict[str, tuple[str, int]]) -> Expected:
-        """By alert id; of a reading whose place in the topic is not known, by a name that no alert has."""
+        """By alert id. A reading whose place in the topic is unknown gets a key that no alert has."""
         ids = {key: alert_id for alert_id, key in places.items()}
         return {
             ids.get(self.key(number), f"of {self.key(number)}"): [due]

@@ -1,4 +1,4 @@
-"""What a test is: how many readings, from how many threads, how fast, and with which client."""
+"""The plan of a test: how many readings, from how many threads, how fast, and with which client."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import msgspec
 
 from iot.kafka.sender import CLIENTS
 
-# The course's best, with which its custom test begins too.
+# The fastest settings in the course, and the defaults of the custom test.
 COURSE_MESSAGES, COURSE_THREADS = 99_990, 18
 COURSE = "course"
-"""The course's method in place of a client: each thread sends one reading with kafka-python and waits for it."""
+"""The course's method, used like a client: each thread sends one reading with kafka-python and waits for it."""
 
 METHODS = (*CLIENTS, COURSE)
+# How long to wait for an acknowledgement before a reading has failed.
 DELIVERY_TIMEOUT_S = 30.0
-# Of all readings; their latency is left out.
+# The first readings whose latency is not measured, as a share of all.
 WARM_UP = 0.05
-# Of the fast path every so many readings are followed: following each costs more than sending it.
+# How often a reading is marked in the fastest tests: marking every reading costs more than sending it.
 SAMPLE = 100
 
 
@@ -27,26 +28,26 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     test: str
     client: str
-    """Of ``METHODS``."""
+    """One of ``METHODS``."""
     messages: int
     threads: int
     rate_per_s: float | None = None
-    """Of all threads together; None: as fast as it goes."""
+    """The rate of all threads together. None: as fast as possible."""
     in_flight: int | None = None
-    """The most unacknowledged readings of a thread; None: bounded for the whole process, see ``bound``."""
+    """Maximum number of unacknowledged readings of a thread. None: ``bound`` limits the whole process."""
     delivery_timeout_s: float = DELIVERY_TIMEOUT_S
     warm_up: float = WARM_UP
 
     @property
     def follows_every(self) -> int:
-        """Of how many readings one is followed to its acknowledgement."""
+        """One in this many readings is marked and followed to its acknowledgement."""
         fast = self.client == "confluent-kafka" and self.rate_per_s is None and self.in_flight is None
         return SAMPLE if fast and self.messages >= 100 * SAMPLE else 1
 
     def bound(self, threads: int) -> int:
-        """The most unacknowledged readings of a process with these threads.
+        """Maximum number of unacknowledged readings of a process with this many threads.
 
-        That is enough to fill the batches, and not more, because each waits for those before it.
+        It is enough to fill the batches. More readings would only wait longer, for those before them.
         """
         if self.in_flight:
             return self.in_flight * threads
@@ -54,12 +55,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tuning(self) -> dict[str, Any]:
-        """Settings of the client, in its own spelling."""
+        """The settings of the client, in its own spelling."""
         timeout_ms = math.ceil(self.delivery_timeout_s * 1000)
-        # Paced readings shall not wait for company; those of a thread that waits for them would only wait longer.
+        # Lingering fills batches. It only adds latency if readings are paced, or if a thread waits for each one.
         linger_ms = 0 if self.rate_per_s or self.in_flight == 1 else 5
         if self.client == "confluent-kafka":
-            # A request that hangs ends before the time of its readings is over.
+            # A request that hangs must end before its readings time out.
             return {"linger.ms": linger_ms, "message.timeout.ms": timeout_ms, "request.timeout.ms": 10_000}
         return {
             "linger_ms": linger_ms,
@@ -75,12 +76,13 @@ PRESETS: dict[str, tuple[int, int, float | None]] = {
     "sustained": (6_000, 1, 100.0),
     "custom": (COURSE_MESSAGES, COURSE_THREADS, None),
 }
-"""Messages, threads, and messages a second, by test."""
+"""By test: messages, threads, and messages a second or None for as fast as possible."""
 
 
 def make_plan(
     test: str,
     client: str,
+    *,
     messages: int | None = None,
     threads: int | None = None,
     rate_per_s: float | None = None,
@@ -88,21 +90,27 @@ def make_plan(
     in_flight: int | None = None,
     delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
 ) -> Plan:
-    """A preset test, with what is not None in place of its own numbers.
+    """A preset test; arguments that are not None replace its numbers.
 
-    A duration counts at a rate only: it and the rate make the number of messages, unless that is given.
+    Without ``messages``, a paced test sends for ``duration_s`` (default: 60). Other tests ignore the duration.
     """
-    usual_messages, usual_threads, usual_rate_per_s = PRESETS[test]
-    rate_per_s = rate_per_s or usual_rate_per_s
-    if messages is None and rate_per_s and (duration_s or usual_rate_per_s is None or rate_per_s != usual_rate_per_s):
-        # Rounding must not add one: 0.1 s at 30/s are 3, not 4.
-        messages = max(1, math.ceil(rate_per_s * (duration_s or 60.0) - 1e-6))
+    preset_messages, preset_threads, preset_rate_per_s = PRESETS[test]
+    rate_per_s = rate_per_s or preset_rate_per_s
+    is_preset = duration_s is None and rate_per_s == preset_rate_per_s
+    if messages is None and rate_per_s and not is_preset:
+        messages = messages_in(duration_s or 60.0, rate_per_s)
     return Plan(
         test=test,
         client=client,
-        messages=messages or usual_messages,
-        threads=threads or usual_threads,
+        messages=messages or preset_messages,
+        threads=threads or preset_threads,
         rate_per_s=rate_per_s,
         in_flight=in_flight,
         delivery_timeout_s=delivery_timeout_s,
     )
+
+
+def messages_in(duration_s: float, rate_per_s: float) -> int:
+    """How many messages are due in this time, at least one."""
+    # Rounding must not add one: 0.1 s at 30 a second are 3 messages, not 4.
+    return max(1, math.ceil(rate_per_s * duration_s - 1e-6))

@@ -1,4 +1,4 @@
-"""A page about a run, in one file that needs no network: tables, and charts by Plotly."""
+"""The report of a run: one HTML file with tables and Plotly charts that needs no network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ FOLDER = Path(__file__).parent
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Raises ``UserError`` when the file cannot be written."""
+    """Write the report.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     made = Environment(loader=FileSystemLoader([FOLDER / "templates", FOLDER / "static"]), autoescape=True)
     made.filters["ms"] = in_ms
     page = made.get_template("load_report.html").render(

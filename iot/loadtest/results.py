@@ -1,4 +1,4 @@
-"""What is told and kept of a test: the result, a table of them, JSON, and the comparison with an earlier run."""
+"""Results: what is printed, a table of tests, the JSON file, and the comparison with an earlier run."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rich.table import Table
 from iot.broker.broker import kafka_version
 from iot.loadtest.latency import Milliseconds
 from iot.loadtest.plan import COURSE
-from iot.loadtest.usage import Sample
+from iot.loadtest.usage import UsageSample
 from iot.settings import UserError, reason
 
-# Of a paced test; below that a difference is the machine's mood.
+# Ignore smaller p99 differences in paced tests: they are noise.
 LATENCY_FLOOR_MS = 5.0
 
 
 class Stage(msgspec.Struct, kw_only=True):
-    """One stage of the way of readings through the dashboard."""
+    """How many readings or alerts reached one stage on their way through the dashboard, and how late."""
 
     name: str
     expected: int
@@ -34,11 +34,11 @@ class Stage(msgspec.Struct, kw_only=True):
     doubled: int
     latency_ms: Milliseconds
     which: list[str] = []
-    """The first of those that were lost or doubled."""
+    """The first lost or doubled ones, in words."""
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """Of one test with one client; CPU: 100 is one core."""
+    """The result of one test with one client. CPU is in percent of one core."""
 
     test: str
     client: str
@@ -46,23 +46,23 @@ class Result(msgspec.Struct, kw_only=True):
     threads: int
     processes: int = 1
     messages: int
-    """Asked for."""
+    """How many were asked for."""
     messages_sent: int
     messages_acknowledged: int
     messages_failed: int
-    """Sent, and not acknowledged."""
+    """How many were sent but not acknowledged."""
     success_rate_pct: float
-    """Acknowledged of asked for."""
+    """The share of the messages asked for that was acknowledged."""
     duration_s: float
     throughput_per_s: float
     latency_ms: Milliseconds
     latency_from: str
     latency_of_one_in: int
     warm_up_pct: float
-    """Of each thread's readings the first ones, which are in all figures but latency and publish delay."""
+    """The share of each thread's readings that count in all figures except latency and publish delay."""
     rate_per_s: float | None = None
     publish_delay_ms: Milliseconds | None = None
-    """Handed to the client so long after it was due."""
+    """How long after it was due a reading was handed to the client."""
     cpu_pct: float
     machine_cpu_pct: float
     throughput_per_cpu_pct: float
@@ -72,14 +72,14 @@ class Result(msgspec.Struct, kw_only=True):
     in_flight: str
     topic: str
     topic_grew_by: int | None
-    """By the topic's offsets; None: Kafka did not say."""
+    """By the topic's offsets. None: Kafka did not answer."""
     error: str = ""
-    timeline: list[Sample] = []
+    timeline: list[UsageSample] = []
     stages: list[Stage] = []
 
     @property
     def is_success(self) -> bool:
-        """Whether all that was asked for was acknowledged, and is in the topic."""
+        """Whether every reading was acknowledged and is in the topic."""
         return (
             not self.error
             and self.messages_acknowledged == self.messages
@@ -90,7 +90,7 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 class Comparison(msgspec.Struct):
-    """Of one contender in test 6: the median, what it was in each round, and how many times the others' it is."""
+    """One contender of test 6: its rounds, their median, and its ratios to Kafka's tool and the course's method."""
 
     contender: str
     threads: int
@@ -103,7 +103,7 @@ class Comparison(msgspec.Struct):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """All of one run, as ``--output`` writes it."""
+    """The results of one run, as ``--output`` writes them."""
 
     environment: dict[str, str | int | float]
     tests: list[Result]
@@ -111,7 +111,7 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 def environment(topic: str, bootstrap_servers: str) -> dict[str, str | int | float]:
-    """The machine and the versions."""
+    """The machine, the versions of the software, and where the readings went."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count() or 0,
@@ -161,7 +161,7 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def details(result: Result) -> list[str]:
-    """All that was measured, in lines."""
+    """Every figure of a result, as lines of text."""
     lines = [
         f"{'success' if result.is_success else 'FAILED'}: {result.messages_acknowledged:,} of {result.messages:,} "
         f"readings acknowledged ({result.success_rate_pct:.2f} %), {result.messages_sent:,} sent, "
@@ -186,7 +186,7 @@ def details(result: Result) -> list[str]:
 
 def _grown(result: Result) -> str:
     if result.topic_grew_by is None:
-        return f"Kafka did not say how much {result.topic} grew"
+        return f"the growth of {result.topic} is unknown: Kafka did not answer"
     more = result.topic_grew_by - result.messages_sent
     others = f", {more:,} of them by others" if more > 0 else ""
     return f"{result.topic} grew by {result.topic_grew_by:,}{others}"
@@ -196,6 +196,20 @@ def _sampled(result: Result) -> str:
     which = [f"of 1 in {result.latency_of_one_in}"] if result.latency_of_one_in > 1 else []
     which += [f"without the first {result.warm_up_pct:.0f} %, the warm-up"] if result.warm_up_pct else []
     return f" ({', '.join(which)})" if which else ""
+
+
+def best_of_sweep(results: Sequence[Result]) -> list[str]:
+    """For each client, a line that names the fastest and the most efficient number of threads."""
+    lines = []
+    for client in dict.fromkeys(result.client for result in results):
+        if of_client := [result for result in results if result.client == client and result.is_success]:
+            best = max(of_client, key=lambda result: result.throughput_per_s)
+            frugal = max(of_client, key=lambda result: result.throughput_per_cpu_pct)
+            lines.append(
+                f"{client}: fastest with {best.threads} threads ({best.throughput_per_s:,.0f}/s), most efficient with "
+                f"{frugal.threads} threads ({frugal.throughput_per_cpu_pct:,.0f} readings/s per 1 % CPU)"
+            )
+    return lines
 
 
 def spread(latency: Milliseconds) -> str:
@@ -213,7 +227,11 @@ def in_ms(value: float | None) -> str:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Raises ``UserError`` when the file cannot be written."""
+    """Write a file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     try:
         path.write_bytes(content)
     except OSError as error:
@@ -225,7 +243,7 @@ def encode(report: Report) -> bytes:
 
 
 class Earlier(msgspec.Struct):
-    """Of an earlier run what is compared."""
+    """The figures of an earlier run that are compared."""
 
     class Test(msgspec.Struct):
         test: str
@@ -240,19 +258,29 @@ class Earlier(msgspec.Struct):
 
 
 def read_earlier(path: Path) -> Earlier:
-    """Raises ``UserError`` when the file cannot be read, or is no output of a load test."""
+    """Read a file of ``--output``.
+
+    Raises:
+        UserError: the file cannot be read, or is not the output of a load test.
+    """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Earlier)
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)}") from error
     except msgspec.DecodeError as error:
-        raise UserError(f"{path} is no output of a load test: {reason(error)}") from error
+        raise UserError(f"{path} is not the output of a load test: {reason(error)}") from error
 
 
 def regressions(earlier: Earlier, now: Sequence[Result], margin: float) -> tuple[list[str], int]:
-    """Lines on what has become worse by more than ``margin`` (0.1: a tenth), and how many tests could be compared.
+    """Compare with an earlier run: throughput and success of all tests, and p99 latency of paced tests.
 
-    Throughput and success count for every test, p99 for paced ones: without a pace it follows from the throughput.
+    Without a pace, latency only follows from the throughput.
+
+    Args:
+        margin: the change that is tolerated; 0.1 is a tenth.
+
+    Returns:
+        A line for each regression, and how many tests were compared.
     """
     lines, compared = [], 0
     for result in now:

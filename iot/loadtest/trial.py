@@ -1,4 +1,4 @@
-"""One test from its beginning to its result: workers that send, and this process, which only watches them."""
+"""One test from its start to its result: worker processes send, and this process only watches them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,26 +20,26 @@ from kafka.errors import KafkaError
 from iot.kafka.offsets import end_offsets
 from iot.loadtest.latency import Latencies
 from iot.loadtest.plan import COURSE, Plan
+from iot.loadtest.protocol import Message, Outcome, Ready, WorkerJob, WorkerProgress
 from iot.loadtest.results import Result, client_version
 from iot.loadtest.usage import Usage
-from iot.loadtest.worker import Job, Message, Outcome, Progress, Ready
 from iot.processes import spawn
 from iot.settings import Kafka, UserError, reason
 from iot.terminal import StatusLine
 
 ROOT = Path(__file__).parents[2]
-# Until all are at their starting line.
+# How long the workers have to reach the start.
 HEAD_START_S = 0.05
-SAMPLE_S = 0.25
-LOOK_S = 0.05
+# How often to sample CPU and memory, and how often to check on the workers.
+SAMPLE_S, LOOK_S = 0.25, 0.05
 
 _decode = msgspec.json.Decoder(Message).decode
 
 
 class Worker:
-    """A process that sends: what it says is kept, the newest in place of what was before."""
+    """A worker process, and the newest of its messages."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerJob) -> None:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *_given("PYTHONPATH")])}
         self.process = spawn(
             [sys.executable, "-m", "iot.loadtest.worker"],
@@ -46,7 +47,7 @@ class Worker:
             stdout=subprocess.PIPE,
             env=environment,
         )
-        self.progress = Progress(0.0, 0, 0, 0)
+        self.progress = WorkerProgress(0.0, 0, 0, 0)
         self.outcome: Outcome | None = None
         self.refusal = ""
         self.ready, self.done = threading.Event(), threading.Event()
@@ -55,7 +56,7 @@ class Worker:
         self.tell(msgspec.json.encode(job))
 
     def tell(self, line: bytes) -> None:
-        """Say a line; one that has ended says so itself."""
+        """Write a line to the process; if it has ended, its own message tells why."""
         assert self.process.stdin
         try:
             self.process.stdin.write(line + b"\n")
@@ -69,11 +70,11 @@ class Worker:
             said = _decode(line)
             if isinstance(said, Ready):
                 self.ready.set()
-            elif isinstance(said, Progress):
+            elif isinstance(said, WorkerProgress):
                 self.progress = said
             elif isinstance(said, Outcome):
                 self.outcome = said
-                self.progress = Progress(said.ended_s, said.sent, said.acknowledged, said.failed)
+                self.progress = WorkerProgress(said.ended_s, said.sent, said.acknowledged, said.failed)
                 self.done.set()
             else:
                 self.refusal = said.why
@@ -82,7 +83,7 @@ class Worker:
 
     def close(self) -> None:
         if self.process.stdin:
-            # What was not flushed to a process that has ended cannot be flushed now either.
+            # Closing flushes again, which fails if the process has ended.
             with suppress(OSError):
                 self.process.stdin.close()
         try:
@@ -93,11 +94,27 @@ class Worker:
         self._thread.join(5)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A test that is running."""
+
+    plan: Plan
+    workers: Sequence[Worker]
+    usage: Usage
+    start_s: float
+
+    @property
+    def totals(self) -> tuple[int, int, int]:
+        """Readings sent, acknowledged and failed so far."""
+        progress = [worker.progress for worker in self.workers]
+        return sum(p.sent for p in progress), sum(p.acknowledged for p in progress), sum(p.failed for p in progress)
+
+
 def run_trial(plan: Plan, kafka: Kafka, topic: str, status: StatusLine, stop: threading.Event) -> Result:
-    """Run one test; ``stop`` ends it early, and its result says so.
+    """Run one test. ``stop`` ends it early, which is an error in its result.
 
     Raises:
-        UserError: it cannot begin.
+        UserError: Kafka does not answer, or a worker cannot start.
     """
     try:
         before = end_offsets(kafka, topic)
@@ -107,7 +124,7 @@ def run_trial(plan: Plan, kafka: Kafka, topic: str, status: StatusLine, stop: th
         workers = []
         run_id = uuid.uuid4().hex[:8]
         for threads in share_out(plan.threads):
-            job = Job(plan, kafka.bootstrap_servers, kafka.properties, topic, run_id, threads)
+            job = WorkerJob(plan, kafka.bootstrap_servers, kafka.properties, topic, run_id, threads)
             workers.append(Worker(job))
             stack.callback(workers[-1].close)
         for worker in workers:
@@ -119,24 +136,24 @@ def run_trial(plan: Plan, kafka: Kafka, topic: str, status: StatusLine, stop: th
         usage = Usage([worker.process.pid for worker in workers], start_s)
         for worker in workers:
             worker.tell(repr(start_s).encode())
-        watch(plan, workers, usage, start_s, status, stop)
-    return make_result(plan, topic, workers, usage, start_s, grown_by(kafka, topic, before), stop.is_set())
+        trial = Trial(plan, workers, usage, start_s)
+        watch(trial, status, stop)
+    return make_result(trial, topic, grown_by(kafka, topic, before), stop.is_set())
 
 
 def share_out(threads: int, cores: int | None = None) -> list[list[int]]:
-    """The numbers of the threads, by process: as many processes as there are cores beside one for the broker."""
+    """The numbers of the threads of each process. There is a process per core, but one core is left to the broker."""
     processes = max(1, min(threads, (cores or os.cpu_count() or 1) - 1))
     return [list(range(first, threads, processes)) for first in range(processes)]
 
 
-def watch(
-    plan: Plan, workers: Sequence[Worker], usage: Usage, start_s: float, status: StatusLine, stop: threading.Event
-) -> None:
-    """Show how it goes, until all workers are done; tells them when to stop."""
+def watch(trial: Trial, status: StatusLine, stop: threading.Event) -> None:
+    """Show the progress until all workers are done; stop them after ``stop`` or a failure."""
+    workers = trial.workers
     told = False
-    sampled_s = start_s
+    sampled_s = trial.start_s
     while not all(worker.done.wait(LOOK_S) for worker in workers):
-        # All stop when one has failed readings, gave up or ended.
+        # A failed reading, a refusal or the end of one worker stops all of them.
         failed = any(w.progress.failed or w.refusal or (w.done.is_set() and not w.outcome) for w in workers)
         if (stop.is_set() or failed) and not told:
             told = True
@@ -145,27 +162,22 @@ def watch(
         now_s = time.monotonic()
         if now_s - sampled_s >= SAMPLE_S:
             sampled_s = now_s
-            usage.look(totals(workers)[1], now_s)
-        status.update(partial(progress_line, plan, workers, now_s - start_s))
-    usage.look(totals(workers)[1], time.monotonic())
+            trial.usage.look(trial.totals[1], now_s)
+        status.update(partial(progress_line, trial, now_s - trial.start_s))
+    trial.usage.look(trial.totals[1], time.monotonic())
 
 
-def progress_line(plan: Plan, workers: Sequence[Worker], took_s: float) -> str:
-    sent, acknowledged, failed = totals(workers)
+def progress_line(trial: Trial, took_s: float) -> str:
+    plan = trial.plan
+    sent, acknowledged, failed = trial.totals
     return (
         f"{plan.test}, {plan.client}, {plan.threads} threads: {sent:,} of {plan.messages:,} sent, "
         f"{acknowledged:,} acknowledged ({acknowledged / max(took_s, 1e-3):,.0f}/s), {failed:,} failed"
     )
 
 
-def totals(workers: Sequence[Worker]) -> tuple[int, int, int]:
-    """Sent, acknowledged and failed so far."""
-    progress = [worker.progress for worker in workers]
-    return sum(p.sent for p in progress), sum(p.acknowledged for p in progress), sum(p.failed for p in progress)
-
-
 def grown_by(kafka: Kafka, topic: str, before: dict[int, int]) -> int | None:
-    """How many records the topic has got since; None when Kafka does not say."""
+    """How many records were added to the topic since the offsets ``before``; None if Kafka does not answer."""
     try:
         after = end_offsets(kafka, topic)
     except KafkaError:
@@ -173,27 +185,24 @@ def grown_by(kafka: Kafka, topic: str, before: dict[int, int]) -> int | None:
     return sum(after.values()) - sum(before.values())
 
 
-def make_result(
-    plan: Plan,
-    topic: str,
-    workers: Sequence[Worker],
-    usage: Usage,
-    start_s: float,
-    grew_by: int | None,
-    stopped: bool,
-) -> Result:
+def make_result(trial: Trial, topic: str, grew_by: int | None, stopped: bool) -> Result:
+    plan, workers, usage = trial.plan, trial.workers, trial.usage
     outcomes = [worker.outcome for worker in workers if worker.outcome]
     latencies, delays = Latencies(), Latencies()
     for outcome in outcomes:
         latencies.add_encoded(outcome.latencies)
         delays.add_encoded(outcome.delays)
-    sent, acknowledged, _ = totals(workers)
-    duration_s = max(max((worker.progress.at_s for worker in workers), default=0.0) - start_s, 1e-6)
+    sent, acknowledged, _ = trial.totals
+    duration_s = max(max((worker.progress.at_s for worker in workers), default=0.0) - trial.start_s, 1e-6)
     if plan.rate_per_s:
-        # The last reading, too, has its share of the time.
+        # The last reading has its share of the time, too.
         duration_s = max(duration_s, sent / plan.rate_per_s)
     errors = [outcome.error for outcome in outcomes if outcome.error] + [w.refusal for w in workers if w.refusal]
-    errors += ["a worker ended by itself"] if len(outcomes) < len(workers) and not errors else []
+    errors += (
+        ["a worker process ended unexpectedly; run the test again"]
+        if len(outcomes) < len(workers) and not errors
+        else []
+    )
     errors += ["stopped before the end"] if stopped and not errors and acknowledged < plan.messages else []
     return Result(
         test=plan.test,
@@ -228,7 +237,7 @@ def make_result(
 
 
 def batching(plan: Plan) -> str:
-    """How the client makes batches, in words."""
+    """The batch size of the client, in words."""
     if plan.client == COURSE:
         return "one reading at a time"
     size = 262_144 if plan.client == "confluent-kafka" else 65_536
@@ -237,6 +246,7 @@ def batching(plan: Plan) -> str:
 
 
 def in_flight(plan: Plan, processes: int) -> str:
+    """The bound on unacknowledged readings, in words."""
     if plan.client == COURSE or plan.in_flight:
         return f"at most {plan.in_flight or 1:,} in flight per thread"
     return f"at most {plan.bound(plan.threads):,} in flight" + (" per process" if processes > 1 else "")

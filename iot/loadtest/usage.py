@@ -9,8 +9,11 @@ import msgspec
 import psutil
 
 
-class Sample(msgspec.Struct):
-    """One moment of a test; CPU since the one before: 100 % is one core of the client, all cores of the machine."""
+class UsageSample(msgspec.Struct):
+    """One moment of a test. CPU counts since the sample before.
+
+    100 is one core in ``cpu_pct``, and all cores in ``machine_cpu_pct``.
+    """
 
     at_s: float
     acknowledged: int
@@ -20,7 +23,7 @@ class Sample(msgspec.Struct):
 
 
 class Usage:
-    """Looks at processes, again and again, from the moment it is made."""
+    """Samples the CPU and memory of processes, from the moment it is created."""
 
     def __init__(self, pids: Iterable[int], now_s: float) -> None:
         self._processes = []
@@ -32,17 +35,17 @@ class Usage:
         self._begun_cpu_s = self._looked_cpu_s = self._used_s()[0]
         self._machine = self._begun_machine = _machine_times()
         self.memory_peak_mb = 0.0
-        self.samples: list[Sample] = []
+        self.samples: list[UsageSample] = []
 
     def look(self, acknowledged: int, now_s: float) -> None:
-        """Take a sample; two within a hundredth of a second are one."""
+        """Take a sample, unless the last one is less than 10 ms old."""
         took_s = now_s - self._looked_s
         if took_s < 0.01:
             return
         cpu_s, memory_mb = self._used_s()
         machine = _machine_times()
         self.memory_peak_mb = max(self.memory_peak_mb, memory_mb)
-        sample = Sample(
+        sample = UsageSample(
             round(now_s - self._begun_s, 3),
             acknowledged,
             round(100 * (cpu_s - self._looked_cpu_s) / took_s, 1),
@@ -54,16 +57,16 @@ class Usage:
 
     @property
     def cpu_s(self) -> float:
-        """CPU seconds of the processes from the beginning to the last look."""
+        """CPU seconds of the processes up to the last sample."""
         return self._looked_cpu_s - self._begun_cpu_s
 
     @property
     def machine_cpu_pct(self) -> float:
-        """Of the whole machine, from the beginning to the last look; 100 is all its cores."""
+        """CPU of the whole machine up to the last sample; 100 is all its cores."""
         return _busy_pct(self._begun_machine, self._machine)
 
     def _used_s(self) -> tuple[float, float]:
-        """CPU seconds so far and memory in MB; of a process that has ended, what it had used when last looked at."""
+        """CPU seconds so far and memory in MB. An ended process counts with the CPU time of its last sample."""
         memory_bytes = 0
         for process in self._processes:
             with suppress(psutil.Error):
@@ -75,9 +78,9 @@ class Usage:
 
 
 def _machine_times() -> tuple[float, float]:
-    """Seconds of all cores together: in all, and idle."""
+    """Total and idle seconds of all cores together."""
     times = psutil.cpu_times()
-    # A guest's time is in user and nice already.
+    # The times of user and nice already include those of guests.
     total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
     return total, times.idle + getattr(times, "iowait", 0.0)
 

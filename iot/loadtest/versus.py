@@ -1,7 +1,7 @@
-"""Test 6: both clients beside Kafka's own tool and the course's method, in one run, on the same broker.
+"""Test 6: both clients, Kafka's own tool and the course's method in one run on the same broker.
 
-Each sends to a topic of its own with the same settings, which is gone afterwards. They take turns, in another order
-each round; what counts is the median, and no ratio is made of a run that was too short.
+Each contender sends to its own temporary topic with the same settings. They take turns in alternating order.
+The result is the median of the rounds. Runs that were too short have no ratios.
 """
 
 from __future__ import annotations
@@ -26,15 +26,30 @@ from iot.loadtest.trial import grown_by, run_trial
 from iot.settings import Kafka, UserError
 from iot.terminal import StatusLine
 
+# Minimum duration of a run that has a ratio.
 SHORTEST_S = 3.0
-# What a run should take, as the first one has it; that one was slower, because it was the first.
+# How long a run should take at the rate of the warm-up, which is slower than later rounds.
 WANTED_S = 6.0
+# Of the fast contenders: minimum number of messages of a round, and the number in the warm-up.
 FAST_MESSAGES, FAST_FIRST = 3_000_000, 300_000
+
+
+@dataclass(frozen=True)
+class ComparisonPlan:
+    """What takes part in the comparison."""
+
+    clients: Sequence[str]
+    """Those of our clients that take part."""
+    messages: int | None
+    """Minimum number of messages of each fast contender. None: 3 million."""
+    threads: int
+    """The number of threads of the course's method and of our clients."""
+    rounds: int
 
 
 @dataclass
 class Contender:
-    """Who sends: how many readings at first, to see how fast it is, and at least later."""
+    """One that sends: ``first`` messages in the warm-up, and at least ``least`` in each round."""
 
     name: str
     threads: int
@@ -46,42 +61,29 @@ class Contender:
 
     @property
     def median(self) -> Result:
-        """The round whose throughput is the median, the lower one of two."""
+        """The round with the median throughput; of two, the slower one."""
         ordered = sorted(self.results, key=lambda result: result.throughput_per_s)
         return ordered[(len(ordered) - 1) // 2]
 
 
 @dataclass
 class Found:
-    """What came out."""
+    """The result: the median round of each contender, and their ratios."""
 
     tests: list[Result]
     comparison: list[Comparison]
     is_complete: bool
 
 
-def compare(
-    clients: Sequence[str],
-    messages: int | None,
-    threads: int,
-    rounds: int,
-    kafka: Kafka,
-    status: StatusLine,
-    stop: threading.Event,
-) -> Found:
-    """Let all take turns.
-
-    Args:
-        clients: which of ours take part.
-        messages: how many each of the fast ones sends; None: at least 3 million, and for some seconds.
-        threads: of the course's method and of ours.
+def compare(plan: ComparisonPlan, kafka: Kafka, status: StatusLine, stop: threading.Event) -> Found:
+    """Let all contenders take turns.
 
     Raises:
-        UserError: one of them cannot be run.
+        UserError: a contender cannot run, or lost messages.
     """
-    contenders = make_contenders(clients, messages, threads, kafka, status, stop)
-    for number in range(rounds + 1):
-        # The first round only tells how many they can send.
+    contenders = make_contenders(plan, kafka, status, stop)
+    for number in range(plan.rounds + 1):
+        # Round 0 is the warm-up: it shows how many messages each contender can send.
         order = contenders if number % 2 else contenders[::-1]
         for contender in order:
             if stop.is_set():
@@ -101,7 +103,7 @@ def compare(
             else:
                 wanted = result.throughput_per_s * WANTED_S
                 contender.messages = messages_of(wanted, contender.least, contender.first)
-    is_complete = all(len(contender.results) == rounds for contender in contenders)
+    is_complete = all(len(contender.results) == plan.rounds for contender in contenders)
     if not is_complete:
         return Found([], [], False)
     found = ratios(contenders)
@@ -110,43 +112,38 @@ def compare(
 
 
 def messages_of(wanted: float, least: int, first: int) -> int:
-    """How many to send, a round number."""
+    """How many messages to send: a multiple of ``first``, and not less than ``least``."""
     return max(least, math.ceil(wanted / first) * first)
 
 
-def make_contenders(
-    clients: Sequence[str],
-    messages: int | None,
-    threads: int,
-    kafka: Kafka,
-    status: StatusLine,
-    stop: threading.Event,
-) -> list[Contender]:
-    def trial(client: str, of_threads: int) -> Callable[[int, str], Result]:
+def make_contenders(plan: ComparisonPlan, kafka: Kafka, status: StatusLine, stop: threading.Event) -> list[Contender]:
+    threads = plan.threads
+
+    def trial(client: str) -> Callable[[int, str], Result]:
         return lambda count, topic: run_trial(
-            Plan(test="compare", client=client, messages=count, threads=of_threads), kafka, topic, status, stop
+            Plan(test="compare", client=client, messages=count, threads=threads), kafka, topic, status, stop
         )
 
     def tool(count: int, topic: str) -> Result:
         return kafka_tool.run(kafka, topic, count, stop)
 
-    least = messages or FAST_MESSAGES
+    least = plan.messages or FAST_MESSAGES
     made = [
         Contender(f"Kafka's {kafka_tool.NAME}", 1, FAST_FIRST, least, tool),
-        Contender(f"the course's method, {threads} threads", threads, 1_000, 1_000, trial(COURSE, threads)),
+        Contender(f"the course's method, {threads} threads", threads, 1_000, 1_000, trial(COURSE)),
     ]
-    if "kafka-python" in clients:
+    if "kafka-python" in plan.clients:
         name = f"kafka-python, {threads} threads"
-        made.append(Contender(name, threads, 10_000, 10_000, trial("kafka-python", threads)))
-    if "confluent-kafka" in clients:
+        made.append(Contender(name, threads, 10_000, 10_000, trial("kafka-python")))
+    if "confluent-kafka" in plan.clients:
         name = f"confluent-kafka, {threads} threads"
-        made.append(Contender(name, threads, FAST_FIRST, least, trial("confluent-kafka", threads)))
+        made.append(Contender(name, threads, FAST_FIRST, least, trial("confluent-kafka")))
     return made
 
 
 @contextmanager
 def scratch_topic(kafka: Kafka) -> Iterator[str]:
-    """A topic with the settings of that of readings, gone afterwards."""
+    """A temporary topic with the settings of the topic of readings."""
     from kafka import KafkaAdminClient
 
     name = f"iot-load-test-{uuid.uuid4().hex[:8]}"
@@ -159,7 +156,7 @@ def scratch_topic(kafka: Kafka) -> Iterator[str]:
 
 
 def ratios(contenders: Sequence[Contender]) -> list[Comparison]:
-    """Each with how many times as fast it is; None where a run was too short to tell."""
+    """For each contender, how many times faster it was than the first two; None if a run was too short."""
     medians = [statistics.median(result.throughput_per_s for result in each.results) for each in contenders]
     seconds = [min(result.duration_s for result in each.results) for each in contenders]
 
@@ -184,7 +181,7 @@ def ratios(contenders: Sequence[Contender]) -> list[Comparison]:
 
 
 def table(comparison: Sequence[Comparison]) -> Table:
-    made = Table(box=box.SIMPLE_HEAD, caption="medians; a ratio is made of runs of at least 3 s only")
+    made = Table(box=box.SIMPLE_HEAD, caption="medians; only runs of at least 3 s have a ratio")
     made.add_column("Sent by")
     for name in ("Messages", "Throughput", "Lowest", "Highest", f"x {kafka_tool.NAME}", "x course"):
         made.add_column(name, justify="right")

@@ -19,7 +19,7 @@ from iot.broker.broker import Broker, find_free_port
 from iot.kafka.sender import CLIENTS
 from iot.kafka.topics import TOPICS
 from iot.readings import Reading, Rejected, decode
-from tests.integration.kafka.test_sender import read_back
+from tests.support.topics import read_back
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).parents[1] / "data"

@@ -1,4 +1,4 @@
-"""Both clients behind the seam: their account, order, and the partition of a key."""
+"""Both clients behind the same interface: their counts, the order of records, and the partition of a key."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from functools import partial
 from typing import cast
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 
-from iot.broker.broker import find_free_port
 from iot.kafka.sender import CLIENTS, MarkedRecord, Record, make_sender
-from iot.settings import Kafka, UserError
+from iot.settings import UserError
+from tests.support.topics import read_back
 
 STOP = threading.Event()
 
@@ -21,23 +20,8 @@ def records(count: int, keys: int = 20) -> list[Record]:
     return [{"key": b"sensor_%d" % (number % keys), "value": b"%d" % number} for number in range(count)]
 
 
-def read_back(bootstrap_servers: str, topic: str) -> dict[int, list[tuple[bytes, bytes]]]:
-    """(key, value) of all records by partition."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest")
-    partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
-    consumer.assign(partitions)
-    ends = consumer.end_offsets(partitions)
-    found: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
-    while any(consumer.position(partition) < ends[partition] for partition in partitions):
-        for partition, batch in consumer.poll(500).items():
-            found[partition.partition] += [(record.key, record.value) for record in batch]
-    consumer.close()
-    return found
-
-
-@pytest.mark.integration
 @pytest.mark.parametrize("client", CLIENTS)
-def test_all_is_acknowledged_in_order_and_once(client, broker, topic):
+def test_every_record_is_acknowledged_once_and_in_order(client, broker, topic):
     sender = make_sender(client, broker.kafka, topic)
     sent = records(5_000)
     for begin in range(0, len(sent), 700):
@@ -53,8 +37,7 @@ def test_all_is_acknowledged_in_order_and_once(client, broker, topic):
         assert numbers == sorted(numbers)
 
 
-@pytest.mark.integration
-def test_a_key_is_in_the_same_partition_with_both(broker, topic):
+def test_both_clients_choose_the_same_partition_for_a_key(broker, topic):
     keys = [b"sensor_%d" % number for number in range(200)] + ["Fühler 7".encode(), b"\xff\x00", b"x"]
     for client in CLIENTS:
         sender = make_sender(client, broker.kafka, topic)
@@ -69,10 +52,9 @@ def test_a_key_is_in_the_same_partition_with_both(broker, topic):
     assert all(len(of_key) == 1 for of_key in partitions.values())
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("client", CLIENTS)
-def test_what_waits_is_bounded(client, broker, topic):
-    # Nothing is sent before the batch has lingered, so nothing makes room.
+def test_the_number_of_waiting_records_is_bounded(client, broker, topic):
+    # The batch lingers longer than the test, so nothing is sent and there is never room.
     linger = {"linger_ms": 60_000} if client == "kafka-python" else {"linger.ms": 60_000}
     sender = make_sender(client, broker.kafka, topic, max_in_flight=100, **linger)
     stop = threading.Event()
@@ -84,9 +66,8 @@ def test_what_waits_is_bounded(client, broker, topic):
     assert (sender.acknowledged, sender.failed, sender.in_flight) == (0, 100, 0)
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_full_sender_goes_on_when_there_is_room(client, broker, topic):
+def test_a_full_sender_continues_when_there_is_room(client, broker, topic):
     sender = make_sender(client, broker.kafka, topic, max_in_flight=50)
     assert sender.send(records(1_000), STOP) == 1_000
     assert sender.flush(30) == 0
@@ -94,7 +75,6 @@ def test_a_full_sender_goes_on_when_there_is_room(client, broker, topic):
     assert sum(map(len, read_back(broker.bootstrap_servers, topic).values())) == 1_000
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("client", CLIENTS)
 def test_several_threads_share_a_sender(client, broker, topic):
     sender = make_sender(client, broker.kafka, topic, max_in_flight=300)
@@ -119,9 +99,8 @@ def test_several_threads_share_a_sender(client, broker, topic):
     assert list(by_key.values()) == [list(range(1_000))] * 4
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_message_that_kafka_refuses_is_counted_as_failed(client, broker, topic):
+def test_a_refused_record_counts_as_failed(client, broker, topic):
     sender = make_sender(client, broker.kafka, topic)
     too_large = {"key": b"k", "value": b"x" * 1_048_500}
     sender.send([{"key": b"k", "value": b"1"}, too_large, {"key": b"k", "value": b"2"}], STOP)  # type: ignore[list-item]
@@ -131,9 +110,8 @@ def test_a_message_that_kafka_refuses_is_counted_as_failed(client, broker, topic
     assert sender.last_error
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_mark_tells_once_how_its_record_ended(client, broker, topic):
+def test_a_mark_reports_once_how_its_record_ended(client, broker, topic):
     sender = make_sender(client, broker.kafka, topic)
     ends: list[tuple[int, bool]] = []
 
@@ -153,14 +131,7 @@ def test_a_mark_tells_once_how_its_record_ended(client, broker, topic):
     assert (sender.acknowledged, sender.failed) == (1_000, 1)
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_topic_that_is_not_there(client, broker):
+def test_a_missing_topic_is_named_in_the_error(client, broker):
     with pytest.raises(UserError, match=r"cannot send to nowhere at localhost:\d+: "):
         make_sender(client, broker.kafka, "nowhere")
-
-
-@pytest.mark.parametrize("client", CLIENTS)
-def test_no_broker_for_a_sender(client):
-    with pytest.raises(UserError, match="cannot send to any at localhost"):
-        make_sender(client, Kafka(f"localhost:{find_free_port()}"), "any", **{})

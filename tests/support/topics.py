@@ -1,0 +1,21 @@
+"""What a topic holds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from kafka import KafkaConsumer, TopicPartition
+
+
+def read_back(bootstrap_servers: str, topic: str) -> dict[int, list[tuple[bytes, bytes]]]:
+    """By partition, the (key, value) of all records in order."""
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest")
+    partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+    consumer.assign(partitions)
+    ends = consumer.end_offsets(partitions)
+    found: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
+    while any(consumer.position(partition) < ends[partition] for partition in partitions):
+        for partition, batch in consumer.poll(500).items():
+            found[partition.partition] += [(record.key, record.value) for record in batch]
+    consumer.close()
+    return found

@@ -1,0 +1,51 @@
+"""Threads that follow readings, and what they find lost or doubled."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import KafkaError
+
+from iot.broker.broker import find_free_port
+from iot.loadtest.follow import Arrivals, DashboardClient, TopicFollower, window_ends
+from iot.settings import Kafka, UserError
+
+
+def test_lost_and_doubled_arrivals_are_named_by_key():
+    arrivals = Arrivals()
+    arrivals.add("a", 1.5)
+    arrivals.add("b", 2.0, times=3)
+    arrivals.add("stranger", 3.0)
+    stage = arrivals.compare("s", {"a": [1.0], "b": [1.0, 1.9], "c": [1.0], "d": [1.0, 2.0]})
+    assert (stage.expected, stage.arrived, stage.lost, stage.doubled) == (6, 5, 3, 2)
+    assert sorted(stage.which) == [
+        "doubled b 1 times",
+        "doubled stranger 1 times",
+        "lost c 1 times",
+        "lost d 2 times",
+    ]
+    assert stage.latency_ms.max == pytest.approx(1000, rel=0.01)
+    assert stage.latency_ms.p50 == pytest.approx(500, rel=0.01)
+
+
+@pytest.mark.parametrize("second", [0, 9, 10, 29, 1_764_038_407])
+def test_a_reading_belongs_to_three_windows(second):
+    for time_us in (second * 1_000_000, second * 1_000_000 + 999_999):
+        all_ends = range(second // 10 * 10 - 50, second + 100, 10)
+        assert window_ends(time_us) == [end for end in all_ends if (end - 30) * 10**6 <= time_us < end * 10**6]
+
+
+def test_a_missing_dashboard_error_says_how_to_start_one():
+    with pytest.raises(
+        UserError, match=r"no dashboard answers at http://localhost:\d+; .*python iot_streaming_app\.py"
+    ):
+        DashboardClient(f"http://localhost:{find_free_port()}/", None).require()
+
+
+def test_a_follower_ignores_missing_group_permission_and_reports_a_missing_broker(eventually):
+    follower = TopicFollower(Kafka(f"localhost:{find_free_port()}"), "readings", {0: 0}, "run")
+    follower._note_away(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
+    assert follower.away == ""
+    follower.start()
+    eventually(lambda: "refused" in follower.away)
+    follower.close()
+    assert follower.arrivals.count == 0

@@ -1,0 +1,41 @@
+"""Histograms of latencies."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from iot.loadtest import results
+from iot.loadtest.latency import Latencies, Milliseconds
+
+
+def test_percentiles_are_those_of_the_sorted_values():
+    chance = random.Random(1)
+    values_s = [chance.lognormvariate(-6, 1.5) for _ in range(20_000)]
+    latencies = Latencies()
+    for begin in range(0, len(values_s), 999):
+        latencies.add(values_s[begin : begin + 999])
+    told = latencies.milliseconds()
+    for name, percent in {"p50": 50, "p95": 95, "p99": 99, "p99_9": 99.9, "max": 100}.items():
+        true_ms = 1000 * float(np.percentile(values_s, percent, method="inverted_cdf"))
+        assert getattr(told, name) == pytest.approx(true_ms, rel=0.01, abs=0.001), name
+    assert told.mean == pytest.approx(1000 * np.mean(values_s), rel=0.002)
+
+
+def test_histograms_of_several_processes_add_up():
+    both, parts = Latencies(), [Latencies(), Latencies()]
+    for number, part in enumerate(parts):
+        part.add([0.001 + 0.01 * number] * 50)
+        both.add_encoded(part.encode())
+    assert both.count == 100
+    assert both.milliseconds().p50 == pytest.approx(1.0, rel=0.002)
+    assert both.milliseconds().max == pytest.approx(11.0, rel=0.002)
+
+
+def test_an_empty_histogram_has_no_percentiles():
+    empty = Latencies()
+    empty.add([])
+    assert empty.milliseconds() == Milliseconds()
+    assert results.spread(empty.milliseconds()).count("-") == 6

@@ -1,0 +1,27 @@
+"""The numbers of a test."""
+
+from __future__ import annotations
+
+import pytest
+
+from iot.loadtest.plan import PRESETS, make_plan
+
+
+@pytest.mark.parametrize("test", PRESETS)
+def test_a_preset_keeps_its_numbers_without_flags(test):
+    plan = make_plan(test, "kafka-python")
+    assert (plan.messages, plan.threads, plan.rate_per_s) == PRESETS[test]
+
+
+@pytest.mark.parametrize(
+    ("told", "messages"),
+    [
+        ({"rate_per_s": 50.0}, 3_000),
+        ({"duration_s": 3.0}, 300),
+        ({"rate_per_s": 10_000.0, "duration_s": 30.0}, 300_000),
+        ({"rate_per_s": 30.0, "duration_s": 0.1}, 3),
+        ({"messages": 7}, 7),
+    ],
+)
+def test_number_of_messages_of_a_paced_test(told, messages):
+    assert make_plan("sustained", "kafka-python", **told).messages == messages
