@@ -1,8 +1,8 @@
-"""How fast one process produces readings, with both clients, beside a bare loop of the same client.
+"""Compare how fast one process sends readings with a bare loop around the same client, for both clients.
 
-Ours makes real readings and sends them through the producer's own seam, which counts every acknowledgement. The bare
-loop sends the same number of messages with a constant payload of the same size, with the same settings of the client.
-Both take turns; what counts is the ratio of the medians, because the machine may have other things to do.
+Our loop makes real readings and sends them through ``Sender``, which counts every acknowledgement. The bare loop sends
+as many messages of the same size, with a constant payload and the same client settings. Both take turns. The result is
+the ratio of their medians, because other programs on the machine slow both down alike.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FLUSH_S = 60.0
 
 
 def readings() -> Callable[[], list[Record]]:
-    """A function that gives the next batch of a fleet's readings, a microsecond apart, as the producer makes them."""
+    """A function that returns the next batch of readings, a microsecond apart, as the producer makes them."""
     injector = Injector(Fleet(SENSORS, 1, "benchmark"), 0, 0, "none")
     time_us = time.time_ns() // 1000
 
@@ -49,7 +49,7 @@ def readings() -> Callable[[], list[Record]]:
 
 
 def generate() -> float:
-    """Readings a second, made and encoded but not sent."""
+    """How many readings a second are made and encoded, without sending them."""
     following = readings()
     begun_s = time.perf_counter()
     for _ in range(GENERATED // MAX_BATCH):
@@ -58,7 +58,7 @@ def generate() -> float:
 
 
 def ours(sender: Sender, messages: int) -> float:
-    """Acknowledged readings a second through the seam."""
+    """How many readings a second are acknowledged, sent through ``Sender``."""
     following, stop = readings(), threading.Event()
     before = sender.acknowledged
     begun_s = time.perf_counter()
@@ -72,7 +72,7 @@ def ours(sender: Sender, messages: int) -> float:
 
 
 def bare(client: str, producer: Any, topic: str, messages: int) -> float:
-    """Messages a second of a loop around the client itself, with the keys of the sensors and one payload."""
+    """How many messages a second a loop around the client itself sends, with the sensors' keys and one payload."""
     records = readings()()
     size = sum(len(record["value"]) for record in records) // len(records)
     constant = [{"key": record["key"], "value": b"x" * size} for record in records]
@@ -91,10 +91,10 @@ def bare(client: str, producer: Any, topic: str, messages: int) -> float:
 
 
 def compare(client: str, kafka: Kafka, rounds: int) -> tuple[float, float]:
-    """Messages a second of ours and of the bare loop."""
+    """Messages a second of our loop and of the bare loop."""
     topic, messages = f"benchmark-{uuid.uuid4().hex[:8]}", MESSAGES[client]
     ensure_topics(kafka, [topic])
-    # Each with its own connection: ours must not find the other's messages in flight.
+    # Each loop has its own connection, so that ours never waits for messages of the other.
     sender, other = (make_sender(client, kafka, topic) for _ in range(2))
     try:
         return in_turns(
