@@ -23,8 +23,9 @@ from iot.sensors.pacing import Schedule, WallClock
 SENSORS = 100
 # Maximum number of readings in a batch, and its minimum for a thread that waits for acknowledgements.
 BATCH, FEW = 1_000, 20
-# How many batches a thread sends before the next thread has its turn.
-BATCHES_PER_TURN = 5
+# How many batches a thread sends before the next thread has its turn. Shorter turns cost up to a tenth more CPU time,
+# because every thread finds its own readings out of the processor's caches.
+BATCHES_PER_TURN = 20
 # Readings that are due within this time are sent together.
 TICK_S = 0.001
 # Maximum time between making a paced reading and sending it.

@@ -86,7 +86,7 @@ def test_a_turn_ends_when_the_sender_fails():
 
 def test_every_thread_sends_its_own_readings_in_its_turns(eventually):
     memory, turns = Marking(), Turns()
-    plan = make_plan("custom", "confluent-kafka", messages=20_000, threads=3)
+    plan = make_plan("custom", "confluent-kafka", messages=100_000, threads=3)
     job = WorkerJob(plan, "", {}, "topic", "run1", [0, 1, 2])
     lanes = [Lane(job, thread, memory, threading.Event(), turns) for thread in job.threads]
     threads = [threading.Thread(target=lane.send_flat_out) for lane in lanes]
@@ -101,7 +101,7 @@ def test_every_thread_sends_its_own_readings_in_its_turns(eventually):
     turns_of = [owner for number, owner in enumerate(owners) if number == 0 or owners[number - 1] != owner]
     assert sorted(turns_of) == [0, 0, 1, 1, 2, 2]
     assert turns_of[:3] == turns_of[3:]
-    assert len(owners) == 20_000
+    assert len(owners) == 100_000
 
 
 def test_warm_up_is_sent_and_not_measured():
