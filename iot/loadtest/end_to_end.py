@@ -51,7 +51,7 @@ PATIENCE_S, SETTLE_S = 45.0, 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class EndToEndPlan:
-    """What is sent, and through which dashboard; None stands for the default."""
+    """The readings to send, and the dashboard that they go through. None stands for the default."""
 
     dashboard_url: str
     topic: str

@@ -40,7 +40,7 @@ WINDOWS_EVERY_S = 0.1
 # How long to wait before a retry.
 RETRY_S = 0.5
 # Maximum number of lost keys and of doubled keys that are named.
-TOLD = 5
+MAX_NAMED = 5
 
 Expected = Mapping[Hashable, Sequence[float]]
 """By key, the moments at which its arrivals were due, in order."""
@@ -69,8 +69,8 @@ class Arrivals:
             latencies.add([came - due for due, came in zip(due_s, came_s, strict=False)])
             lost[key] += max(0, len(due_s) - len(came_s))
             doubled[key] += max(0, len(came_s) - len(due_s))
-        which = [f"lost {key} {n} times" for key, n in lost.most_common(TOLD) if n]
-        which += [f"doubled {key} {n} times" for key, n in doubled.most_common(TOLD) if n]
+        which = [f"lost {key} {n} times" for key, n in lost.most_common(MAX_NAMED) if n]
+        which += [f"doubled {key} {n} times" for key, n in doubled.most_common(MAX_NAMED) if n]
         return Stage(
             name=name,
             expected=sum(map(len, expected.values())),

@@ -1,4 +1,4 @@
-"""What one thread of a load test sends, and the turns that the threads of a process take."""
+"""A lane sends the readings of one thread. The lanes of a process take turns."""
 
 from __future__ import annotations
 

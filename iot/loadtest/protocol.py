@@ -12,7 +12,7 @@ from iot.loadtest.plan import Plan
 
 
 class WorkerJob(msgspec.Struct, frozen=True):
-    """What one worker sends. ``threads`` are the numbers of its threads, from 0, among all threads of the plan."""
+    """The readings that one worker sends. ``threads`` numbers its threads, from 0, among those of the whole plan."""
 
     plan: Plan
     bootstrap_servers: str

@@ -53,10 +53,10 @@ class Worker:
         self.ready, self.done = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
-        self.tell(msgspec.json.encode(job))
+        self.write_line(msgspec.json.encode(job))
 
-    def tell(self, line: bytes) -> None:
-        """Write a line to the process; if it has ended, its own message tells why."""
+    def write_line(self, line: bytes) -> None:
+        """Write a line to the process; if it has ended, its last message says why."""
         assert self.process.stdin
         try:
             self.process.stdin.write(line + b"\n")
@@ -135,7 +135,7 @@ def run_trial(plan: Plan, kafka: Kafka, topic: str, status: StatusLine, stop: th
         start_s = time.monotonic() + HEAD_START_S
         usage = Usage([worker.process.pid for worker in workers], start_s)
         for worker in workers:
-            worker.tell(repr(start_s).encode())
+            worker.write_line(repr(start_s).encode())
         trial = Trial(plan, workers, usage, start_s)
         watch(trial, status, stop)
     return make_result(trial, topic, grown_by(kafka, topic, before), stop.is_set())
@@ -150,13 +150,13 @@ def share_out(threads: int, cores: int | None = None) -> list[list[int]]:
 def watch(trial: Trial, status: StatusLine, stop: threading.Event) -> None:
     """Show the progress until all workers are done; stop them after ``stop`` or a failure."""
     workers = trial.workers
-    told = False
+    is_stopping = False
     sampled_s = trial.start_s
     while not all(worker.done.wait(LOOK_S) for worker in workers):
         # A failed reading, a refusal or the end of one worker stops all of them.
         failed = any(w.progress.failed or w.refusal or (w.done.is_set() and not w.outcome) for w in workers)
-        if (stop.is_set() or failed) and not told:
-            told = True
+        if (stop.is_set() or failed) and not is_stopping:
+            is_stopping = True
             for worker in workers:
                 worker.process.terminate()
         now_s = time.monotonic()

@@ -30,13 +30,13 @@ from iot.terminal import StatusLine
 SHORTEST_S = 3.0
 # How long a run should take at the rate of the warm-up, which is slower than later rounds.
 WANTED_S = 6.0
-# Of the fast contenders: minimum number of messages of a round, and the number in the warm-up.
+# Minimum number of messages in a round of a fast contender, and the number in its warm-up.
 FAST_MESSAGES, FAST_FIRST = 3_000_000, 300_000
 
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What takes part in the comparison."""
+    """The contenders and the size of a comparison."""
 
     clients: Sequence[str]
     """Those of our clients that take part."""

@@ -1,4 +1,4 @@
-"""What a topic holds."""
+"""Read a topic back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one thread sends and measures, and how threads take turns."""
+"""Each thread sends and measures its own readings, and threads take turns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.system.test_producer import Memory
 
 
 class Marking(Memory):
-    """A sender to memory that acknowledges what it was given when told to."""
+    """A sender to memory that acknowledges its records on demand."""
 
     def __init__(self) -> None:
         super().__init__()

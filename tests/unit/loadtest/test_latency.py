@@ -17,11 +17,11 @@ def test_percentiles_are_those_of_the_sorted_values():
     latencies = Latencies()
     for begin in range(0, len(values_s), 999):
         latencies.add(values_s[begin : begin + 999])
-    told = latencies.milliseconds()
+    measured = latencies.milliseconds()
     for name, percent in {"p50": 50, "p95": 95, "p99": 99, "p99_9": 99.9, "max": 100}.items():
         true_ms = 1000 * float(np.percentile(values_s, percent, method="inverted_cdf"))
-        assert getattr(told, name) == pytest.approx(true_ms, rel=0.01, abs=0.001), name
-    assert told.mean == pytest.approx(1000 * np.mean(values_s), rel=0.002)
+        assert getattr(measured, name) == pytest.approx(true_ms, rel=0.01, abs=0.001), name
+    assert measured.mean == pytest.approx(1000 * np.mean(values_s), rel=0.002)
 
 
 def test_histograms_of_several_processes_add_up():

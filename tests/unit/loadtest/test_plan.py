@@ -14,7 +14,7 @@ def test_a_preset_keeps_its_numbers_without_flags(test):
 
 
 @pytest.mark.parametrize(
-    ("told", "messages"),
+    ("flags", "messages"),
     [
         ({"rate_per_s": 50.0}, 3_000),
         ({"duration_s": 3.0}, 300),
@@ -23,5 +23,5 @@ def test_a_preset_keeps_its_numbers_without_flags(test):
         ({"messages": 7}, 7),
     ],
 )
-def test_number_of_messages_of_a_paced_test(told, messages):
-    assert make_plan("sustained", "kafka-python", **told).messages == messages
+def test_number_of_messages_of_a_paced_test(flags, messages):
+    assert make_plan("sustained", "kafka-python", **flags).messages == messages
