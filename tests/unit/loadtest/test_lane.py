@@ -16,7 +16,7 @@ from iot.loadtest.protocol import WorkerJob
 from iot.readings import decode
 from iot.sensors.pacing import Schedule
 from iot.settings import UserError
-from tests.system.test_producer import Memory
+from tests.support.senders import Memory
 
 
 class Marking(Memory):
