@@ -7,6 +7,7 @@
 - ``contexts``: what a batch must know of the batches before it.
 - ``rejected``: writes rejected messages, from inside the tasks.
 - ``alerts``: alerts as Spark expressions, with the validator's verdict.
+- ``harmless``: the messages that raise no alert, recognised without parsing.
 - ``checkpoints``: which topic a checkpoint is about, and who uses it.
 - ``errors``: explains Spark's errors in one line.
 - ``board``: the newest windows as a table on the terminal.

@@ -1,22 +1,19 @@
-"""The alerts query: from messages of Kafka to alerts for Kafka, in expressions of Spark's own.
+"""Turns messages of Kafka into alerts, with Spark expressions only.
 
-Spark's real-time mode takes projections and filters only, and no Python; so what ``iot.readings.decode`` and
-``iot.alerts.broken_bound`` say is said here once more, with the same verdict on every message. Most messages are
-readings in the usual form that break no rule: a regular expression sees that without parsing them. Only the others are
-judged. Nothing here throws on any message, nor depends on a setting of the session.
+Spark's real-time mode runs projections and filters, and no Python. So this module repeats ``iot.readings.decode`` and
+``iot.alerts.broken_bound`` as expressions, with the same verdict on every message. ``iot.spark.harmless`` first filters
+out most of the messages that raise no alert; only the others are parsed. No message makes an expression throw, and no
+expression depends on a setting of the session.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from fractions import Fraction
-from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
-from iot.alerts import Rule, Rules
+from iot.alerts import Rules
 from iot.readings import CONVERSIONS, MAX_DEPTH, MAX_STRING, STANDARD_UNITS, TIMESTAMP_PATTERN, UNKNOWN
 from iot.settings import FUTURE_TOLERANCE_S
+from iot.spark.harmless import harmless_pattern
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -25,15 +22,16 @@ FIELDS = ("sensor_id", "sensor_type", "value", "timestamp", "location", "unit", 
 YEAR_1_US = -62_135_596_800_000_000
 YEAR_10000_US = 253_402_300_800_000_000
 DAY_US = 86_400_000_000
+# Options of to_json that write a timestamp as Python does.
 AS_IN_PYTHON = {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSxxx", "timeZone": "UTC"}
 
 
 def alerts(messages: DataFrame, rules: Rules) -> DataFrame:
-    """The alerts that messages raise under these rules.
+    """Return the alerts that messages raise under these rules.
 
     Args:
         messages: rows of Kafka's source; ``value``, ``topic``, ``partition``, ``offset`` and ``timestamp`` are used.
-        rules: as ``iot.alerts.broken_bound`` takes them.
+        rules: the rules that readings are checked against.
 
     Returns:
         Rows for Kafka's sink, both columns binary: ``key``, the sensor's id, and ``value``, an alert as JSON.
@@ -43,7 +41,7 @@ def alerts(messages: DataFrame, rules: Rules) -> DataFrame:
     text = f.col("value").cast("string")
     kafka_us = f.when(f.unix_micros("timestamp") >= 0, f.unix_micros("timestamp"))
     record = ("alert_id", "latest_us")
-    marked = messages.where(~text.rlike(harmless(rules))).select(
+    marked = messages.where(~text.rlike(harmless_pattern(rules))).select(
         f.concat_ws("-", "topic", "partition", "offset").alias("alert_id"),
         (kafka_us + FUTURE_TOLERANCE_S * 1_000_000).alias("latest_us"),
         _evaluated_once(_marked(text).alias("marked")),
@@ -74,136 +72,44 @@ def alerts(messages: DataFrame, rules: Rules) -> DataFrame:
 
 
 def local_zone(session: SparkSession) -> str:
-    """The machine's time zone, which timestamps without an offset are in; the session may be set to another."""
+    """Return the time zone of the machine, for timestamps without an offset. The session may have another one."""
     jvm: Any = session._jvm
     return str(jvm.java.util.TimeZone.getDefault().getID())
 
 
-# Messages that raise no alert, seen without parsing them --------------------------------------------------------------
+# Messages that may raise an alert -------------------------------------------------------------------------------------
 
-# No backslash is let in, so a string is what stands between two quotes.
-PLAIN_STRING = r'"[^"\\]*"'
-PLAIN_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?"
-UNBOUNDED = 10**9
-
-
-def harmless(rules: Rules) -> str:
-    """A pattern of messages that raise no alert, whatever else may be wrong with them.
-
-    It knows readings of plain strings and numbers that have type, value and unit once each, in this order: first as the
-    simulator writes them, for speed; then with spaces; then with any other fields before, between and after. A reading
-    in another form is as good, but has to be parsed.
-    """
-    forms = [_in_the_contracts_order(rules, ""), _in_the_contracts_order(rules, " "), _in_some_order(rules)]
-    return rf"\A\{{(?:{'|'.join(forms)})\}}\z"
-
-
-def _in_the_contracts_order(rules: Rules, space: str) -> str:
-    def field(name: str, pattern: str = PLAIN_STRING) -> str:
-        return f',{space}"{name}":{space}{pattern}'
-
-    before = field("sensor_id").removeprefix(f",{space}") + f",{space}"
-    rest = f"{field('timestamp')}(?:{field('quality')})?(?:{field('run_id')})?(?:{field('sequence', PLAIN_NUMBER)})?"
-    unwatched = field("location") + field("value", PLAIN_NUMBER) + field("unit") + rest
-    return _form(rules, space, before, field("location"), "", rest, unwatched)
-
-
-def _in_some_order(rules: Rules) -> str:
-    def field_except(*names: str) -> str:
-        return rf'"(?!(?:{"|".join(names)})")[^"\\]*": ?(?:{PLAIN_STRING}|{PLAIN_NUMBER}|null)'
-
-    other = field_except("sensor_type", "value", "unit")
-    others = f"(?:, ?{other})*+"
-    return _form(rules, " ?", f"(?:{other}, ?)*+", others, others, others, f"(?:, ?{field_except('sensor_type')})*+")
-
-
-def _form(
-    rules: Rules, space: str, before: str, after_type: str, after_value: str, after_unit: str, after_unwatched: str
-) -> str:
-    """A pattern of readings, given the patterns of all the fields before and after those that the rules look at."""
-    cases = []
-    for rule in rules.values():
-        for units, subtract, divide in _spellings(rule):
-            in_bounds = f',{space}"value":{space}{_decimals(rule, subtract, divide)}{after_value}'
-            names = "|".join(re.escape(unit) for unit in units if unit is not None)
-            unit = f'(?:,{space}"unit":{space}"(?:{names})"{after_unit}){"?" if None in units else ""}'
-            cases.append(f'{re.escape(rule.sensor_type)}"{after_type}{in_bounds}{unit}')
-    watched = "|".join(sorted({re.escape(rule.sensor_type) for rule in rules.values()}))
-    cases.append(rf'(?!(?:{watched})")[^"\\]*"{after_unwatched}')
-    return f'{before}"sensor_type":{space}"(?:{"|".join(cases)})'
-
-
-def _spellings(rule: Rule) -> Iterator[tuple[list[str | None], float, float]]:
-    """The units that readings of a rule may have, None for no unit, together with how their values are converted."""
-    if (rule.sensor_type, rule.unit) in CONVERSIONS:
-        return  # No reading has this unit once it is normalised.
-    found: dict[tuple[float, float], list[str | None]] = {(0.0, 1.0): [rule.unit]}
-    if STANDARD_UNITS.get(rule.sensor_type, UNKNOWN) == rule.unit:
-        found[0.0, 1.0].append(None)
-    for (sensor_type, unit), (standard, subtract, divide) in CONVERSIONS.items():
-        if (sensor_type, standard) == (rule.sensor_type, rule.unit):
-            found.setdefault((subtract, divide), []).append(unit)
-    for (subtract, divide), units in found.items():
-        yield units, subtract, divide
-
-
-def _decimals(rule: Rule, subtract: float, divide: float) -> str:
-    """A pattern of decimals that are within the rule's bounds, because all with the same whole part are."""
-    low, high = -UNBOUNDED, UNBOUNDED
-    if rule.min is not None:
-        low = max(low, ceil(Fraction(rule.min) * Fraction(divide) + Fraction(subtract)))
-    if rule.max is not None:
-        high = min(high, floor(Fraction(rule.max) * Fraction(divide) + Fraction(subtract)))
-    patterns = _whole_numbers(max(low, 0), high - 1)
-    patterns += ["-" + pattern for pattern in _whole_numbers(max(-high, 0), -low - 1)]
-    return rf"(?:{'|'.join(patterns)})(?:\.[0-9]+)?" if patterns else "(?!)"
-
-
-def _whole_numbers(first: int, last: int) -> list[str]:
-    """Patterns that together match the whole numbers from first to last, neither below zero."""
-    if first > last:
-        return []
-    if first // 10 == last // 10:
-        return [f"{first // 10 or ''}[{first % 10}-{last % 10}]"]
-    # The tens that are complete.
-    ten, last_ten = max(1, -(-first // 10)), (last + 1) // 10 - 1
-    complete = [pattern + "[0-9]" for pattern in _whole_numbers(ten, last_ten)]
-    return [*_whole_numbers(first, 10 * ten - 1), *complete, *_whole_numbers(max(first, 10 * last_ten + 10), last)]
-
-
-# The others, judged ---------------------------------------------------------------------------------------------------
-
-# Each string is closed, and no escape in it is half a surrogate pair, which the parser would let pass. Only in such a
-# text can strings be looked for in linear time: after one that is not closed, each quote would be tried.
+# Every string is closed, and no escape is half a surrogate pair, which the parser would accept. Matching STRING takes
+# linear time only if every string is closed; otherwise each quote would be tried as a start.
 CLOSED_STRINGS = (
     r'(?s)\A(?:[^"\\]+|"(?:[^"\\]+|\\[^u]|\\u(?![dD][89a-fA-F])|'
     r'\\u[dD][89abAB][0-9a-fA-F]{2}\\u(?=[dD][c-fC-F]))*+")*+\z'
 )
 STRING = r'"([^"\\]*(?:\\.[^"\\]*)*+)"'
-# A number before a colon is none: left alone, the parser refuses it.
+# A number before a colon is not a value. It is left unmarked, and the parser rejects it.
 NUMBER = r"(?<![-+.0-9eE])(-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+)(?![ \t\r\n]*+:)"
-# No field has a name that long, and the parser refuses names that are far longer.
+# The parser rejects very long names. No field that is read has a long name, so long names are replaced.
 LONG_NAME = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}){1000,}+"(?=[ \t\r\n]*+:)'
 PARSER = {
     "allowSingleQuotes": "false",
     "allowNonNumericNumbers": "false",
-    # One for the array around the message.
+    # One more, for the array around the message.
     "maxNestingDepth": str(MAX_DEPTH + 1),
 }
 
 
 def _evaluated_once(*columns: Column) -> Column:
-    """The same columns, but the optimiser does not copy their expressions to each place that uses them."""
+    """Return the same columns, but keep the optimiser from copying their expressions to every place that uses them."""
     from pyspark.sql import functions as f
 
     return f.inline(f.array(f.struct(*columns)))
 
 
 def _marked(text: Column) -> Column:
-    """A message with colons put in front of its strings and, as strings, behind its numbers; null if it is no text.
+    """Return a message in which strings begin with a colon and numbers have become strings that end with one.
 
-    ``{"a": "x", "b": 1}`` becomes ``{":a": ":x", ":b": "1:"}``: so after parsing, a number is known from a string, and
-    is as it was written.
+    ``{"a": "x", "b": 1}`` becomes ``{":a": ":x", ":b": "1:"}``. So after parsing, numbers can be told from strings, and
+    have all their digits. The result is null if the message is not valid UTF-8 or has a string that is not closed.
     """
     from pyspark.sql import functions as f
 
@@ -212,10 +118,10 @@ def _marked(text: Column) -> Column:
 
 
 def _is_one_object(marked: str) -> Column:
-    """Whether a marked message is well-formed, with nothing before or after it.
+    """Return whether a marked message is one well-formed object, with nothing before or after it.
 
-    The parser says nothing of text after the end, nor of errors in fields that it was asked for. So it is asked for the
-    field of an end mark, which no message can hold: without a colon there is no such name.
+    The parser reports neither text after the end nor errors in the fields that it extracts. So an end mark is added
+    after the message, and only its field is extracted. No message can contain that field: marked names have a colon.
     """
     from pyspark.sql import functions as f
 
@@ -224,14 +130,14 @@ def _is_one_object(marked: str) -> Column:
 
 
 def _fields(marked: str) -> Column:
-    """The fields of a marked object, as a struct of strings."""
+    """Return the fields of a marked object, as a struct of strings."""
     from pyspark.sql import functions as f
 
     return f.from_json(marked, ", ".join(f"`:{name}` string" for name in FIELDS), PARSER)
 
 
 def _are_valid() -> Column:
-    """Whether each field is as it should be, but for the size of the value and the moment of the timestamp."""
+    """Return whether each field has the right form; the range of value and timestamp is checked later."""
     from pyspark.sql import functions as f
 
     def is_string(name: str, shortest: int) -> Column:
@@ -245,14 +151,14 @@ def _are_valid() -> Column:
 
 
 def _content(name: str) -> Column:
-    """What a string has after its colon."""
+    """Return a marked string without its colon."""
     from pyspark.sql import functions as f
 
     return f.expr(f"substring({name}, 2)")
 
 
 def _conversion() -> list[Column]:
-    """The standard ``unit`` of a valid reading, and what to ``subtract`` from its value, then to ``divide`` it by."""
+    """Return ``standard_unit`` of a valid reading, and what to ``subtract`` from its value, then ``divide`` it by."""
     from pyspark.sql import functions as f
 
     sensor_type, unit = _content("sensor_type"), _content("unit")
@@ -265,10 +171,10 @@ def _conversion() -> list[Column]:
 
 
 def _normalised() -> list[Column]:
-    """What an alert tells of a valid reading; ``value`` is null where it is out of range."""
+    """Return the fields of a valid reading that an alert has; ``value`` is null where it is out of range."""
     from pyspark.sql import functions as f
 
-    # As a whole number, -0 is 0.
+    # The validator reads -0 as a whole number, which is 0.
     number = f.when(f.col("value") == "-0:", 0.0).otherwise(f.rtrim("value", f.lit(":")).try_cast("double"))
     return [
         _content("sensor_id").alias("sensor_id"),
@@ -280,7 +186,7 @@ def _normalised() -> list[Column]:
 
 
 def _broken_bound(rules: Rules) -> Column:
-    """The ``type`` of the alert and the ``threshold``, null for a reading that breaks no rule."""
+    """Return a struct of the alert's ``type`` and ``threshold``; null for a reading that breaks no rule."""
     from pyspark.sql import functions as f
 
     found = []
@@ -295,20 +201,24 @@ def _broken_bound(rules: Rules) -> Column:
 
 
 def _time_us(text: Column, zone: str) -> Column:
-    """Microseconds since the epoch of a timestamp by the pattern; null where it names no real day.
+    """Return a timestamp in microseconds since the epoch; null for a day that does not exist.
 
-    Java's own offsets end at 18 hours, so the offset is reckoned by hand.
+    Java accepts offsets of at most 18 hours, so the offset is subtracted here.
+
+    Args:
+        text: a timestamp that matches ``TIMESTAMP_PATTERN``.
+        zone: the time zone of a timestamp without an offset.
     """
     from pyspark.sql import functions as f
 
-    # On the clock that was looked at, cut to microseconds.
+    # The written date and time without its offset, cut to microseconds.
     clock = f.concat(f.regexp_extract(text, r"\A.{19}(?:\.[0-9]{1,6})?", 0), f.lit("Z")).try_cast("timestamp")
     clock_us = f.unix_micros(clock)
 
     offset = [f.regexp_extract(text, r"([+-])([0-9]{2}):([0-9]{2})\z", group) for group in (1, 2, 3)]
     offset_us = (offset[1].try_cast("long") * 60 + offset[2].try_cast("long")) * 60_000_000
-    # As Python does it, also where the clock was put forward: by the offset that is in force afterwards. Near the ends
-    # of the calendar Python gives up.
+    # In the hour that is skipped when clocks go forward, Python uses the offset in force afterwards; so does this.
+    # Near the ends of the calendar, Python raises an error; here the result is null.
     instant = f.to_utc_timestamp(clock, zone)
     local_us = clock_us - (f.unix_micros(f.from_utc_timestamp(instant, zone)) - f.unix_micros(instant))
     near_the_end = (clock_us < YEAR_1_US + DAY_US) | (f.unix_micros(f.from_utc_timestamp(clock, zone)) >= YEAR_10000_US)

@@ -1,4 +1,4 @@
-"""Writes rejected messages to their topic, from inside Spark's Python workers."""
+"""Writes rejected messages to their topic, from Spark's Python workers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ import pyarrow as pa
 from iot.kafka.client_config import confluent_config
 from iot.settings import Kafka, reason
 
+# Maximum size of a rejected message.
 MAX_BYTES = 2 * 1024 * 1024
+# How long to wait for Kafka to store the messages of an Arrow batch.
 FLUSH_S = 60.0
 
 
 class RejectedWriter:
-    """Writes rejected messages from inside Spark's Python workers, at least once: before a task ends they are stored.
+    """Writes rejected messages, at least once: Kafka has stored them before the task ends.
 
-    Spark's own Kafka sink would need every message to take the way through the windows, or the topic to be read twice.
+    Spark's own Kafka sink would have to carry every message through the windows query, or to read the topic twice.
+
+    Args:
+        topic: where to write the messages.
+        source_topic: the topic that they come from, for the header ``source.topic``.
     """
 
     def __init__(self, kafka: Kafka, topic: str, source_topic: str) -> None:
@@ -26,10 +32,14 @@ class RejectedWriter:
         self.source_topic = source_topic
 
     def __call__(self, batch: pa.RecordBatch, rejected: list[tuple[int, str]]) -> None:
-        """Write these rows of a batch (``key``, ``value``, ``partition``, ``offset``), each with its reason.
+        """Write rejected rows of an Arrow batch.
+
+        Args:
+            batch: rows with the columns ``key``, ``value``, ``partition`` and ``offset``.
+            rejected: the number of a row and the reason, for each rejected message.
 
         Raises:
-            RuntimeError: Kafka did not store them.
+            RuntimeError: Kafka did not store every message within ``FLUSH_S``.
         """
         producer = _producer(self.kafka.bootstrap_servers, tuple(sorted(self.kafka.properties.items())))
         failures: list[str] = []
@@ -61,7 +71,11 @@ class RejectedWriter:
 
 @lru_cache(maxsize=4)
 def _producer(bootstrap_servers: str, properties: tuple[tuple[str, str], ...]) -> Any:
-    """One producer in each worker process, however many tasks it runs."""
+    """Return the producer of this worker process, which all its tasks share.
+
+    Raises:
+        RuntimeError: the producer rejects its configuration.
+    """
     from confluent_kafka import KafkaException, Producer
 
     config = confluent_config(Kafka(bootstrap_servers, dict(properties))) | {

@@ -22,6 +22,7 @@ from iot.readings import CONVERSIONS, MAX_STRING, Reading, decode, decode_batch,
 from iot.sensors.fleet import Fleet
 from iot.spark import alerts as spark_alerts
 from iot.spark import queries
+from iot.spark.harmless import harmless_pattern
 from tests.unit.test_readings import CASES, EXAMPLE, bytes_of, zone  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.integration
@@ -227,7 +228,7 @@ def test_readings_in_the_usual_form_are_not_parsed_for_nothing(spark, space):
     messages += [encode(decode(message)) for message in messages]
     messages = [re.sub(rb'(":|,)(?=["0-9-])', rb"\1" + space.encode(), message) for message in messages]
     frame = spark.createDataFrame([(message,) for message in messages], "value binary")
-    looked_at = frame.where(~frame.value.cast("string").rlike(spark_alerts.harmless(DEFAULT_RULES))).collect()
+    looked_at = frame.where(~frame.value.cast("string").rlike(harmless_pattern(DEFAULT_RULES))).collect()
     on_a_bound = sum(decode(bytes(row.value)).value in (30.0, 70.0, 1030.0) for row in looked_at)
     raised = expected([(message, END_OF_TIME_MS) for message in messages], DEFAULT_RULES)
     assert len(looked_at) == len(raised) + on_a_bound
