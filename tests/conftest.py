@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -74,3 +75,15 @@ def eventually() -> Callable[[Callable[[], object], float], None]:
             time.sleep(0.05)
 
     return wait
+
+
+@pytest.fixture(params=["Asia/Kolkata", "America/New_York", "UTC"])
+def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a time zone, which is the local one in this process during the test."""
+    if not Path("/usr/share/zoneinfo", request.param).exists():
+        pytest.skip("no time zone database on this machine")
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield request.param
+    monkeypatch.undo()
+    time.tzset()

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,20 +26,9 @@ from iot.readings import (
     format_timestamp,
     parse_timestamp,
 )
+from tests.support.cases import CASES, EXAMPLE, bytes_of
 
-CASES = json.loads((Path(__file__).parents[1] / "data" / "cases.json").read_text(encoding="utf-8"))
 FIELDS = ("sensor_id", "sensor_type", "location", "value", "unit", "quality", "run_id", "sequence")
-
-EXAMPLE = Message(
-    "sensor_7", "pressure", 1009.42, "2026-11-24T02:15:07.123456+00:00", "building_b", "hPa", "good", "k3f9", 1041
-)
-
-
-def bytes_of(case: dict[str, Any]) -> bytes | None:
-    """The message of a case. It is text, base64 if it is not UTF-8, or null."""
-    if "base64" in case:
-        return base64.b64decode(case["base64"])
-    return None if case["message"] is None else case["message"].encode()
 
 
 def verdict(message: bytes | None, kafka_timestamp_ms: int | None = None) -> dict[str, Any] | str:
@@ -125,17 +110,6 @@ def test_a_sequence_of_any_length_is_an_integer(first: str, digits: int) -> None
 def test_case_names_are_unique() -> None:
     names = [case["name"] for case in CASES]
     assert len(names) == len(set(names))
-
-
-@pytest.fixture(params=["Asia/Kolkata", "America/New_York", "UTC"])
-def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    if not Path("/usr/share/zoneinfo", request.param).exists():
-        pytest.skip("no time zone database on this machine")
-    monkeypatch.setenv("TZ", request.param)
-    time.tzset()
-    yield request.param
-    monkeypatch.undo()
-    time.tzset()
 
 
 # 02:15:07 in winter and 14:00 in summer on the clock of each zone, in UTC.
