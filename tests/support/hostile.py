@@ -1,7 +1,7 @@
-"""Hostile messages whose verdict is known by how they are made, not by any validator.
+"""Generates hostile messages. How a message is made determines its verdict, so no validator is needed.
 
-Each maker takes the fields of a good reading and turns them into bytes that must be rejected, or into another reading
-that must be taken as it is; ``messages`` mixes them among plain readings.
+A maker takes the fields of a valid reading. It returns bytes that must be rejected, or bytes that must be accepted
+together with their reading. ``messages`` mixes hostile messages with plain readings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from iot.readings import format_timestamp
 
 Fields = dict[str, Any]
 
-# The default of Kafka's max.message.bytes is 1 MiB and 12 bytes; the record around the value takes some.
+# Maximum size of a value: Kafka's default for max.message.bytes is 1 MiB and 12 bytes, and the record needs some.
 BIGGEST = 2**20 - 200
 EVIL_NAMES = (
     "<img src=x onerror=\"window.executed='id'\">",
@@ -34,7 +34,7 @@ EVIL_NAMES = (
 
 
 class Message(NamedTuple):
-    """A message to write, and the reading that it is: fields and ``time_us``, or None when it must be rejected."""
+    """A message, and its reading: the fields and ``time_us``, or None if the message must be rejected."""
 
     key: bytes | None
     value: bytes | None
@@ -54,7 +54,7 @@ def _without(name: str) -> Callable[[Fields, random.Random], bytes]:
 
 
 def _value_text(text: bytes) -> Callable[[Fields, random.Random], bytes]:
-    """The value as it cannot be had from a Python number."""
+    """Write this text as the value, for values that no Python number has."""
     return lambda fields, _: _json(fields | {"value": "§"}).replace('"§"'.encode(), text)
 
 
@@ -64,21 +64,21 @@ def _cut_short(fields: Fields, chance: random.Random) -> bytes:
 
 
 def _broken(fields: Fields, chance: random.Random) -> bytes:
-    """A brace, colon or comma of the object itself replaced."""
+    """Replace a brace, colon or comma of the object."""
     whole = bytearray(_json({"a": 1} | fields))
     whole[chance.choice((0, whole.index(b":"), whole.index(b","), len(whole) - 1))] = chance.choice(b";!~)")
     return bytes(whole)
 
 
 def _spliced(fields: Fields, chance: random.Random) -> bytes:
-    """A byte put in that no UTF-8 has."""
+    """Insert a byte that never occurs in UTF-8."""
     whole = _json(fields)
     at = chance.randrange(len(whole))
     return whole[:at] + bytes([chance.choice((0xC0, 0xC1, 0xF5, 0xFE, 0xFF))]) + whole[at:]
 
 
 def _nested(depth: int) -> bytes:
-    """As many arrays in each other."""
+    """Arrays nested to this depth."""
     return b"[" * depth + b"]" * depth
 
 
@@ -87,7 +87,7 @@ BAD: dict[str, Callable[[Fields, random.Random], bytes | None]] = {
     "empty": lambda fields, _: b"",
     "cut short": _cut_short,
     "broken": _broken,
-    "a byte of no UTF-8": _spliced,
+    "a byte that is not UTF-8": _spliced,
     "truncated UTF-8": lambda fields, _: _json(fields | {"location": "Küche"}).replace(b"\xc3\xbc", b"\xc3"),
     "binary": lambda fields, chance: b"\xff" + chance.randbytes(chance.randrange(2_000)),
     "not an object": lambda fields, chance: chance.choice((b"[]", b"7", b'"text"', b"null", b"true", b"[{}]", b"{}")),
@@ -95,18 +95,18 @@ BAD: dict[str, Callable[[Fields, random.Random], bytes | None]] = {
     "NaN": _value_text(b"NaN"),
     "Infinity": _value_text(b"-Infinity"),
     "overflow": _value_text(b"1e999"),
-    "digits without end": _value_text(b"9" * 5_000),
+    "too many digits": _value_text(b"9" * 5_000),
     "value in quotes": _with("value", "21.5", "", "NaN"),
-    "value no number": _with("value", True, None, [21.5], {"value": 21.5}),
-    "sensor_id no string": _with("sensor_id", 7, None, ["sensor_1"], {}, True),
-    "no text in sensor_id": _with("sensor_id", "", "x" * 129),
-    "sensor_type no string": _with("sensor_type", "", 1.5, None),
-    "location no string": _with("location", 3, [], "y" * 129),
-    "sequence no whole number": _with("sequence", 1.5, "1", True),
+    "value not a number": _with("value", True, None, [21.5], {"value": 21.5}),
+    "sensor_id not a string": _with("sensor_id", 7, None, ["sensor_1"], {}, True),
+    "sensor_id empty or too long": _with("sensor_id", "", "x" * 129),
+    "sensor_type empty or not a string": _with("sensor_type", "", 1.5, None),
+    "location too long or not a string": _with("location", 3, [], "y" * 129),
+    "sequence not a whole number": _with("sequence", 1.5, "1", True),
     "no timestamp": _without("timestamp"),
     "no value": _without("value"),
     "no sensor_id": _without("sensor_id"),
-    "timestamp no moment": _with(
+    "timestamp not valid": _with(
         "timestamp", "now", "", "2026", "2026-02-30T00:00:00Z", "2026-11-24 02:15:07", "0000-01-01T00:00:00Z", 0,
         "10000-01-01T00:00:00Z", "2026-W48-2T02:15:07", "2026-11-24T25:00:00Z", "2026-11-24T02:15:07+99:00",
     ),
@@ -114,12 +114,12 @@ BAD: dict[str, Callable[[Fields, random.Random], bytes | None]] = {
     "nested to depth 1,000": lambda fields, chance: _json(fields | {"more": "§"}).replace(
         '"§"'.encode(), _nested(chance.randrange(101, 1_001))
     ),
-    "nothing but brackets": lambda fields, chance: b"[" * chance.randrange(1, 100_000),
-    "a line break in a text": lambda fields, _: _json(fields | {"location": "§"}).replace("§".encode(), b"a\nb"),
-    "last of two is wrong": lambda fields, _: _json(fields)[:-1] + b', "value": "7"}',
+    "only brackets": lambda fields, chance: b"[" * chance.randrange(1, 100_000),
+    "a line break in a string": lambda fields, _: _json(fields | {"location": "§"}).replace("§".encode(), b"a\nb"),
+    "second of two values is wrong": lambda fields, _: _json(fields)[:-1] + b', "value": "7"}',
 }  # fmt: skip
 
-# As these are large, there are few of them.
+# Large messages, of which there are few.
 BIG_BAD: dict[str, Callable[[Fields, random.Random], bytes | None]] = {
     "1 MB in sensor_id": lambda fields, _: _json(fields | {"sensor_id": "x" * (BIGGEST - 300)}),
     "1 MB in location": lambda fields, _: _json(fields | {"location": "<" * (BIGGEST - 300)}),
@@ -152,19 +152,22 @@ def _big(fields: Fields, _: random.Random) -> tuple[bytes, Fields]:
 
 
 GOOD: dict[str, Callable[[Fields, random.Random], tuple[bytes, Fields]]] = {
-    "first of two is wrong": _first_of_two_is_wrong,
+    "first of two values is wrong": _first_of_two_is_wrong,
     "evil names": _evil_names,
-    "fields more, nested to depth 100": _more_fields,
+    "unknown fields, nested to depth 100": _more_fields,
     "year 1": _year_1,
 }
 
 
 def messages(hostile: int, plain: int, big: int, seed: int, until_us: int, span_s: int) -> Iterator[Message]:
-    """Hostile messages and plain readings, mixed, in order of time; ``big`` of each kind that takes 1 MB on top.
+    """Generate hostile messages and plain readings, mixed, in order of event time.
 
     Args:
-        until_us: the moment of the last.
-        span_s: how long before it the first is.
+        hostile: how many hostile messages of at most 100 kB.
+        plain: how many plain readings.
+        big: how many messages of each kind of about 1 MB.
+        until_us: event time of the last message.
+        span_s: how much earlier the first message is.
     """
     chance = random.Random(seed)
     makers: list[Callable[[Fields, random.Random], Any] | None] = [None] * plain
@@ -172,7 +175,7 @@ def messages(hostile: int, plain: int, big: int, seed: int, until_us: int, span_
     makers += [kinds[number % len(kinds)] for number in range(hostile)]
     makers += [*BIG_BAD.values(), _big] * big
     chance.shuffle(makers)
-    # Years that are long past are late only when something came before.
+    # A plain reading comes first, so that every reading of the year 1 is late.
     for number, make in enumerate([None, *makers]):
         time_us = until_us - span_s * 1_000_000 + number * span_s * 1_000_000 // len(makers)
         sensor = chance.randrange(50)

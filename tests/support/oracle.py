@@ -1,7 +1,7 @@
-"""The independent reference: the windows of a topic, computed a second time in plain Python, without code of ``iot``.
+"""The independent reference: computes the results of a topic a second time, without code of ``iot``.
 
-It takes the raw messages and knows only the schema's plain cases: a message is a reading when it is a JSON object with
-its required fields, and anything else is malformed. Tests send no message for which this is in doubt.
+Its validation is simple: a JSON object with the required fields is a reading, and any other message is malformed. Tests
+that send borderline messages pass a ``parse`` function of their own.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 from kafka import KafkaConsumer, TopicPartition
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+BOUNDS = {"temperature": (15, 30), "humidity": (30, 70), "pressure": (1000, 1030)}
 
 
 class Record(NamedTuple):
-    """A message as it stands in Kafka."""
+    """A message in Kafka."""
 
     partition: int
     offset: int
@@ -39,7 +40,7 @@ class Window:
 
 
 class Expected(NamedTuple):
-    """By (window end in seconds since the epoch, sensor type, location); counts of all messages."""
+    """Windows by (window end in seconds since the epoch, sensor type, location), and counts of all messages."""
 
     windows: dict[tuple[int, str, str], Window]
     readings: int
@@ -49,7 +50,7 @@ class Expected(NamedTuple):
 
 
 def end_of(bootstrap_servers: str, topic: str) -> int:
-    """How many messages a topic has had."""
+    """How many messages were written to a topic."""
     consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=None)
     try:
         return sum(consumer.end_offsets(_partitions(consumer, topic)).values())
@@ -58,7 +59,7 @@ def end_of(bootstrap_servers: str, topic: str) -> int:
 
 
 def read_topic(bootstrap_servers: str, topic: str) -> list[Record]:
-    """All that a topic holds now."""
+    """All messages in a topic now."""
     consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest", group_id=None)
     partitions = _partitions(consumer, topic)
     consumer.assign(partitions)
@@ -78,15 +79,15 @@ def _partitions(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
 
 
 def parse(value: bytes | None) -> dict[str, Any] | None:
-    """A reading with ``time_us``, or None for a malformed message."""
+    """The fields of a reading and its ``time_us``; None for a malformed message."""
     try:
         reading = json.loads((value or b"").decode())
         moment = datetime.fromisoformat(reading["timestamp"].replace("Z", "+00:00"))
         if isinstance(reading["value"], (str, bool)) or not isinstance(reading["sensor_id"], str):
             return None
         reading["value"] = float(reading["value"])
+        # round() of a float is exact to the microsecond in these years.
         reading["time_us"] = round((moment - EPOCH).total_seconds() * 1_000_000)
-        # round() of a float is exact to the microsecond for these years.
         names = reading["sensor_type"] + "", reading.setdefault("location", "unknown") + ""
         return reading if math.isfinite(reading["value"]) and max(map(len, names)) <= 128 else None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -97,7 +98,7 @@ Parse = Callable[[bytes | None], dict[str, Any] | None]
 
 
 def reading_of(record: Record, parse: Parse = parse) -> dict[str, Any] | None:
-    """As ``parse``, and None for a reading from the future."""
+    """Return what ``parse`` returns, but None for a reading with a future timestamp."""
     reading = parse(record.value)
     return reading if reading and reading["time_us"] <= (record.timestamp_ms + 60_000) * 1_000 else None
 
@@ -109,12 +110,12 @@ def expected(records: list[Record], parse: Parse = parse) -> Expected:
     smaller offset in its own partition, or with a smaller Kafka timestamp in another one.
 
     Args:
-        parse: another judgement, where messages are not plain cases.
+        parse: returns the reading of a message, or None.
     """
     values: dict[tuple[int, str, str], list[float]] = defaultdict(list)
     readings = rejected = late = 0
     newest_of_partition: dict[int, float] = defaultdict(lambda: -math.inf)
-    # By partition, the newest event time of all messages with a smaller timestamp than the present one.
+    # The newest event time by partition, of all messages with a smaller Kafka timestamp than the current one.
     newest_before_ms: dict[int, float] = {}
     last_ms = -1
     for record in sorted(records, key=lambda record: (record.timestamp_ms, record.partition, record.offset)):
@@ -139,7 +140,7 @@ def expected(records: list[Record], parse: Parse = parse) -> Expected:
 
 
 def over_all_locations(windows: dict[tuple[int, str, str], Window]) -> dict[tuple[int, str], Window]:
-    """The same windows by sensor type alone."""
+    """Merge windows of different locations, by window end and sensor type."""
     merged: dict[tuple[int, str], list[Window]] = defaultdict(list)
     for (end_s, sensor_type, _), window in windows.items():
         merged[end_s, sensor_type].append(window)
@@ -155,7 +156,7 @@ def over_all_locations(windows: dict[tuple[int, str, str], Window]) -> dict[tupl
 
 
 def differences(found: dict[Any, Window], wanted: dict[Any, Window]) -> list[str]:
-    """A line for each window that differs: counts and bounds must be equal, means within 1e-9."""
+    """A line for each window that differs: in count, minimum or maximum, or by more than 1e-9 in the average."""
     lines = [f"missing {key}: {wanted[key]}" for key in wanted.keys() - found.keys()]
     lines += [f"not expected {key}: {found[key]}" for key in found.keys() - wanted.keys()]
     for key in wanted.keys() & found.keys():
@@ -167,8 +168,20 @@ def differences(found: dict[Any, Window], wanted: dict[Any, Window]) -> list[str
     return sorted(lines)
 
 
+def breaks_a_rule(reading: dict[str, Any]) -> bool:
+    """Whether a reading breaks one of the default rules."""
+    low, high = BOUNDS.get(reading["sensor_type"], (-math.inf, math.inf))
+    return not low <= reading["value"] <= high
+
+
+def alert_ids(records: list[Record], topic: str) -> set[str]:
+    """The ids of the alerts that these messages raise under the default rules."""
+    readings = ((record, reading_of(record)) for record in records)
+    return {f"{topic}-{of.partition}-{of.offset}" for of, reading in readings if reading and breaks_a_rule(reading)}
+
+
 def gaps_and_repeats(records: list[Record]) -> tuple[list[str], list[str]]:
-    """A line for each sequence number of a run and sensor that is missing below the last; and for each repeated."""
+    """Lines for missing and for repeated sequence numbers; only numbers below a sensor's last one can be missing."""
     sequences: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
     for reading in filter(None, map(reading_of, records)):
         if "sequence" in reading:

@@ -1,4 +1,4 @@
-"""A Kafka that lets in only who has a certificate and a password: its certificates, and the client's file."""
+"""A Kafka broker with TLS and SASL: its certificates, and the properties file of a client."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from iot.broker.broker import Broker, find_free_port
 MECHANISM = "SCRAM-SHA-512"
 LOGIN_MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule"
 USER = "iot-scripts"
+# How long before and after now the certificates are valid.
 VALID = timedelta(days=1)
 
 
 def make_certificates(folder: Path) -> None:
-    """Write the certificate ``ca.pem``, and signed by it ``server`` and ``client``: each a ``.key`` and a ``.pem``."""
+    """Write the authority's ``ca.pem``, and ``.key`` and ``.pem`` of ``server`` and ``client``, which it signs."""
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = _sign("test authority", authority_key, None, authority_key)
     (folder / "ca.pem").write_bytes(authority.public_bytes(Encoding.PEM))
@@ -39,7 +40,7 @@ def make_certificates(folder: Path) -> None:
 def _sign(
     name: str, key: ec.EllipticCurvePrivateKey, issuer: x509.Certificate | None, issuer_key: ec.EllipticCurvePrivateKey
 ) -> x509.Certificate:
-    """A certificate for loopback; without an issuer that of an authority."""
+    """A certificate for loopback addresses; without an issuer, the certificate of an authority."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(timezone.utc)
     names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
@@ -61,7 +62,7 @@ def _sign(
 
 
 def client_properties(folder: Path, password: str) -> str:
-    """A client.properties as Kafka's own tools take it: the authority by its file, the client's key in the text."""
+    """The text of a ``client.properties`` for Kafka's own tools; it contains the client's key."""
     quoted = password.replace("\\", "\\\\").replace('"', '\\"')
     return _properties(
         {
@@ -86,7 +87,7 @@ def _properties(properties: dict[str, str]) -> str:
 
 @contextmanager
 def secure_broker(data_dir: Path, certificates: Path, password: str) -> Iterator[str]:
-    """A broker with one more listener, SASL_SSL, where one user is let in; yields the address of that."""
+    """Run a broker with a SASL_SSL listener for one user; yield the address of this listener."""
     keystore = certificates / "server.keystore"
     keystore.write_bytes(b"".join((certificates / f"server.{part}").read_bytes() for part in ("key", "pem")))
     plain, secure, controller = find_free_port(), find_free_port(), f"127.0.0.1:{find_free_port()}"

@@ -1,4 +1,4 @@
-"""Readings to write into a topic, and the windows query over it, for tests."""
+"""Writes generated readings to a topic, and runs the windows query over it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,12 @@ MALFORMED = (b"{", b'{"sensor_id": "x"}', b"\xff\xfe", b"[1, 2]", b'{"sensor_id"
 
 
 def stream(count: int, seed: int, span_s: int, late: float = 0.0, sensors: int = 100) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and messages in the order in which they are to be written: jitter, repeated times, 1 % malformed."""
+    """Generate keys and messages with jitter and equal event times; 1 % are malformed.
+
+    Args:
+        span_s: how much event time they cover, until now.
+        late: share of the second half of the readings that are more than 100 s late.
+    """
     chance = random.Random(seed)
     begin_us = int(time.time() * 1e6) - span_s * 1_000_000
     sequence = [0] * sensors
@@ -68,11 +73,11 @@ def stream(count: int, seed: int, span_s: int, late: float = 0.0, sensors: int =
 def write(
     kafka: Any, topic: str, messages: Iterable[tuple[bytes | None, bytes | None]], at_once: int = 1_000, **settings: Any
 ) -> None:
-    """Write in an order that holds across partitions too: at most ``at_once`` are in flight."""
+    """Write messages in order, also across partitions, but for the ``at_once`` that are in flight together."""
     sender = make_sender("confluent-kafka", kafka, topic, **{"linger.ms": 0}, **settings)
     stop = threading.Event()
     records = [Record(key=key, value=value) for key, value in messages]  # type: ignore[typeddict-item]
-    # The first one is alone in its millisecond, so that Kafka's timestamps say that it was written first.
+    # The first message gets a millisecond of its own, so that its Kafka timestamp is smaller than all others.
     for at in (0, *range(1, len(records), at_once)):
         sender.send(records[at : at + at_once if at else 1], stop)
         assert sender.flush(60) == 0
@@ -84,7 +89,7 @@ def write(
 
 
 class Results:
-    """What ``start_windows`` hands on."""
+    """Collects what the windows query passes on: windows, and counts of batches and messages."""
 
     def __init__(self) -> None:
         self.windows: dict[tuple[int, str, str], Window] = {}
@@ -100,14 +105,15 @@ class Results:
             self.windows[key] = Window(row["count"], row["total"] / row["count"], row["min"], row["max"])
 
     def require(self, wanted: oracle.Expected) -> None:
+        """Raise AssertionError where results differ from those of the reference."""
         assert (self.messages, self.rejected, self.late) == (wanted.readings, wanted.rejected, wanted.late)
         assert oracle.differences(self.windows, wanted.windows) == []
 
 
-def windows_of(
+def start_query(
     spark: SparkSession, broker: Broker, topic: str, checkpoint: Path, results: Results, **options: Any
 ) -> StreamingQuery:
-    """The windows query over a topic from its beginning on; ``options`` are those of ``start_windows``."""
+    """Start the windows query on a topic from its first offset; ``options`` are those of ``start_windows``."""
     start = start_offsets(broker.kafka, topic, "earliest")
     frame = queries.read_topic(spark, broker.kafka, topic, start)
     return windows.start_windows(frame, checkpoint, results.keep, **options)

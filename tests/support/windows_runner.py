@@ -1,4 +1,4 @@
-"""The windows query in a process of its own, for tests that kill it: appends the windows of each batch to a file.
+"""Runs the windows query as a process that a test can kill, and appends the windows of each batch to a file.
 
 Usage: windows_runner.py BOOTSTRAP_SERVERS TOPIC CHECKPOINT RESULTS
 """

@@ -1,8 +1,8 @@
-"""Kill broker, application and producer at random moments, again and again, and count: nothing is lost or doubled.
+"""Kill broker, application and producer at random moments, and check that no reading is lost or counted twice.
 
-Each is a process of its own, killed by SIGKILL while readings flow, some of them malformed and some late, and started
-again. Afterwards the topic is judged by its sequence numbers, and all that the API says by a reference that shares no
-code with what it judges. Of a killed producer's run, only the tail that was never acknowledged may be missing.
+Each is a process of its own. It is killed with SIGKILL while readings are sent, some of them malformed or late, and
+started again. At the end, sequence numbers show whether the topic is complete, and the independent reference checks the
+API. Only the last readings of a killed producer may be missing, because Kafka never acknowledged them.
 
     python -m tests.system.chaos --rounds 20 --seed 1
 """
@@ -29,33 +29,37 @@ import pytest
 from kafka.errors import KafkaError
 
 from iot.broker.broker import find_free_port
-from iot.cli import positive_float, positive_int
+from iot.cli import HelpFormatter, positive_float, positive_int
 from iot.processes import spawn
 from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, Kafka
 from tests.support import oracle
-from tests.system.test_app import ROOT, App, alerts_of
+from tests.support.app import App
+from tests.support.scripts import ROOT
 
-# In the order in which they are started again: without a broker the others end.
+# In the order in which they are restarted: without a broker the others end.
 NAMES = ("broker", "app", "producer")
 RATE_PER_S = 300
 SENSORS = 60
-# Kills hit what is well, or has just become so, or after this long is in the midst of work.
-MOST_CALM_S = 5.0
-MOST_DOWN_S = 3.0
-# After the first rounds, a second one is killed at the same moment in this share of them.
+# Maximum time between a recovery and the next kill.
+MAX_CALM_S = 5.0
+# Maximum time between a kill and the restart.
+MAX_DOWN_S = 3.0
+# Share of the rounds, after the first three, in which a second process is killed too.
 TWO_AT_ONCE = 0.25
+# How long to wait for a recovery.
 PATIENCE_S = 600.0
 
 
 class Round(NamedTuple):
+    """What was killed, when it was killed after the first recovery, and how long the recovery took."""
+
     what: str
     at_s: float
-    """After the start."""
-    well_after_s: float
+    recovered_after_s: float
 
 
 class World:
-    """Broker, application and producer, with all state and logs in one folder; ``with`` starts and ends them."""
+    """Broker, application and producer, with all state and logs in one folder. ``with`` starts and stops them."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
@@ -88,7 +92,7 @@ class World:
             self.kill(name)
 
     def start(self, name: str) -> None:
-        """Start it; returns once a broker answers, at once for the others."""
+        """Start a process; for the broker, wait until it is ready."""
         self._logs[name] = self.folder / f"{name}-{next(self._numbers)}.log"
         environment = os.environ | {"IOT_LOG_DIR": str(self.folder / "log"), "PYTHONPATH": str(ROOT)}
         with self._logs[name].open("wb") as log:
@@ -99,23 +103,23 @@ class World:
             self.wait_for("broker that is ready", lambda: "is ready on" in self.said("broker"))
 
     def kill(self, name: str) -> None:
-        """Kill it, with all that it started."""
+        """Kill a process; its children end with it."""
         if process := self._processes.pop(name, None):
             process.kill()
             process.wait()
 
     def finish(self, name: str) -> int:
-        """Ask it to end as Ctrl-C does; returns its exit status."""
+        """Stop a process with SIGINT; return its exit status."""
         process = self._processes.pop(name)
         process.send_signal(signal.SIGINT)
         return process.wait(PATIENCE_S)
 
     def said(self, name: str) -> str:
-        """What it has printed since it was started last."""
+        """What a process has printed since its last start."""
         return self._logs[name].read_text(errors="replace")
 
     def pause_broker(self, for_s: float) -> None:
-        """Stop Kafka where it stands, and let it go on after so long."""
+        """Suspend Kafka's process for this long."""
         [pid] = re.findall(r"\(process (\d+),", self.said("broker"))
         os.kill(int(pid), signal.SIGSTOP)
         try:
@@ -124,21 +128,25 @@ class World:
             os.kill(int(pid), signal.SIGCONT)
 
     def end_of_topic(self) -> int:
-        """How many messages the topic has had, -1 where Kafka does not say."""
+        """How many messages were written to the topic; -1 if Kafka does not answer."""
         try:
             return oracle.end_of(self.kafka.bootstrap_servers, READINGS_TOPIC)
         except KafkaError:
             return -1
 
-    def await_well(self) -> None:
-        """Wait until readings flow again, all that came before is processed, and the application is healthy."""
+    def wait_for_recovery(self) -> None:
+        """Wait until the application is healthy and has processed readings that were sent after this call."""
         self.wait_for("broker that answers", lambda: self.end_of_topic() >= 0)
         least = self.end_of_topic() + RATE_PER_S
         self.wait_for("application that has caught up", lambda: self.app.messages() >= least)
         self.wait_for("application that is healthy", lambda: self.app.status("/healthz") == 200)
 
     def wait_for(self, what: str, condition: Callable[[], bool]) -> None:
-        """Raises ``TimeoutError``, and so does the end of a process that should run."""
+        """Wait until a condition is true.
+
+        Raises:
+            TimeoutError: it is false for ``PATIENCE_S``, or a process has ended.
+        """
         deadline_s = time.monotonic() + PATIENCE_S
         while not condition():
             for name, process in self._processes.items():
@@ -150,7 +158,7 @@ class World:
 
 
 def victims(chance: random.Random, rounds: int) -> Iterator[list[str]]:
-    """What to kill in each round: each of the three equally often, sometimes another one besides."""
+    """Choose what to kill in each round: the three in turn, in random order, and sometimes a second one."""
     order: list[str] = []
     for number in range(rounds):
         if not order:
@@ -162,24 +170,24 @@ def victims(chance: random.Random, rounds: int) -> Iterator[list[str]]:
 
 
 def rounds_of(world: World, chance: random.Random, rounds: int, pause_s: float) -> Iterator[Round]:
-    """Kill and start again, round by round; at the end stop the broker for ``pause_s``."""
-    world.await_well()
+    """Kill and restart processes, round by round; at the end suspend the broker for ``pause_s``."""
+    world.wait_for_recovery()
     begun_s = time.monotonic()
     for chosen in victims(chance, rounds):
-        time.sleep(chance.uniform(0, MOST_CALM_S))
+        time.sleep(chance.uniform(0, MAX_CALM_S))
         at_s = time.monotonic()
         for name in chosen:
             world.kill(name)
-        time.sleep(chance.uniform(0, MOST_DOWN_S))
+        time.sleep(chance.uniform(0, MAX_DOWN_S))
         for name in chosen:
             world.start(name)
-        world.await_well()
+        world.wait_for_recovery()
         yield Round(" and ".join(chosen) + " killed", at_s - begun_s, time.monotonic() - at_s)
     if pause_s:
         at_s = time.monotonic()
         world.pause_broker(pause_s)
-        world.await_well()
-        yield Round(f"broker stopped for {pause_s:.0f} s", at_s - begun_s, time.monotonic() - at_s)
+        world.wait_for_recovery()
+        yield Round(f"broker suspended for {pause_s:.0f} s", at_s - begun_s, time.monotonic() - at_s)
 
 
 class Verdict(NamedTuple):
@@ -187,20 +195,20 @@ class Verdict(NamedTuple):
     lost: list[str]
     doubled: list[str]
     others: list[str]
-    """What else is not as it should be."""
+    """Other differences from the reference."""
     late: int
-    """Readings that were too late for one or more of their windows."""
+    """How many readings were too late for one or more of their windows."""
 
 
 def verdict(world: World) -> Verdict:
-    """End the producer, wait until all is processed, and judge."""
+    """Stop the producer, wait until everything is processed, and compare with the reference."""
     others = []
     if status := world.finish("producer"):
         others.append(f"the producer ended with status {status}")
     summary = world.said("producer")
     records = oracle.read_topic(world.kafka.bootstrap_servers, READINGS_TOPIC)
     lost, doubled = oracle.gaps_and_repeats(records)
-    # Of a run that ended by itself every reading is there.
+    # Of a run that was not killed, every reading must be in the topic.
     if ended := re.search(r"^acknowledged: (\S+)\n(?:.*\n)*malformed: (\S+)\n(?:.*\n)*run_id: (\S+)$", summary, re.M):
         sent, malformed = (int(number.replace(",", "")) for number in ended.groups()[:2])
         of_run = sum((reading or {}).get("run_id") == ended[3] for reading in map(oracle.reading_of, records))
@@ -208,11 +216,11 @@ def verdict(world: World) -> Verdict:
         doubled += [f"{of_run} readings of run {ended[3]}, not {sent - malformed}"] * (of_run > sent - malformed)
     else:
         others.append(f"the producer printed no summary: {summary[-500:]}")
-    alerts = alerts_of(records, READINGS_TOPIC)
+    alerts = oracle.alert_ids(records, READINGS_TOPIC)
     world.wait_for("application that has processed everything", lambda: world.app.messages() >= len(records))
     world.wait_for("all alerts kept", lambda: world.app.get("/api/metrics")["total_alerts"] >= len(alerts))
     wanted = oracle.expected(records)
-    for what, found, due in (*told(world.app, records, wanted, alerts), *written(world.kafka, records, alerts)):
+    for what, found, due in (*in_api(world.app, records, wanted, alerts), *in_topics(world.kafka, records, alerts)):
         if found != due:
             others.append(f"{what}: {found} instead of {due}")
     others += oracle.differences(world.app.windows(), oracle.over_all_locations(wanted.windows))
@@ -220,11 +228,11 @@ def verdict(world: World) -> Verdict:
 
 
 Finding = tuple[str, object, object]
-"""What was looked at, how it is, how it should be."""
+"""What was compared, the value found, and the expected value."""
 
 
-def told(app: App, records: list[oracle.Record], wanted: oracle.Expected, alerts: set[str]) -> Iterator[Finding]:
-    """What the API says but for windows."""
+def in_api(app: App, records: list[oracle.Record], wanted: oracle.Expected, alerts: set[str]) -> Iterator[Finding]:
+    """Compare the API, except for its windows."""
     metrics = app.get("/api/metrics")
     yield "total_messages", metrics["total_messages"], wanted.readings
     yield "rejected_messages", metrics["rejected_messages"], wanted.rejected
@@ -249,8 +257,8 @@ def told(app: App, records: list[oracle.Record], wanted: oracle.Expected, alerts
     yield "alerts in the API", (len(kept), set(kept) - alerts, alerts - set(kept)), (len(alerts), set(), set())
 
 
-def written(kafka: Kafka, records: list[oracle.Record], alerts: set[str]) -> Iterator[Finding]:
-    """What the two other topics have, each at least once."""
+def in_topics(kafka: Kafka, records: list[oracle.Record], alerts: set[str]) -> Iterator[Finding]:
+    """Compare the topics of alerts and of rejected messages, which may have repeats."""
     of_alerts = oracle.read_topic(kafka.bootstrap_servers, ALERTS_TOPIC)
     raised = {json.loads(record.value or b"")["alert_id"] for record in of_alerts}
     yield f"alerts in {ALERTS_TOPIC}", (raised - alerts, alerts - raised), (set(), set())
@@ -263,7 +271,7 @@ def written(kafka: Kafka, records: list[oracle.Record], alerts: set[str]) -> Ite
 
 
 def run(rounds: int, seed: int, pause_s: float, folder: Path) -> Verdict:
-    """Print a row per round as it ends, and the verdict."""
+    """Run all rounds and print a row for each, then the verdict."""
     begun_s = time.monotonic()
     kills = 0
     with World(folder, seed) as world:
@@ -271,7 +279,7 @@ def run(rounds: int, seed: int, pause_s: float, folder: Path) -> Verdict:
         print(f"{'round':>5}  {'after':>8}  {'recovered':>10}  what", flush=True)
         for number, of in enumerate(rounds_of(world, random.Random(seed), rounds, pause_s), 1):
             kills += of.what.count(" and ") + 1 if "killed" in of.what else 0
-            print(f"{number:>5}  {of.at_s:>6.1f} s  {of.well_after_s:>8.1f} s  {of.what}", flush=True)
+            print(f"{number:>5}  {of.at_s:>6.1f} s  {of.recovered_after_s:>8.1f} s  {of.what}", flush=True)
         found = verdict(world)
     for line in [*found.lost, *found.doubled, *found.others][:50]:
         print(line)
@@ -287,14 +295,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.system.chaos",
         description=(__doc__ or "").split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--rounds", type=positive_int, default=20, metavar="N", help="how often something is killed")
-    parser.add_argument(
-        "--seed", type=int, metavar="N", help="the same seed kills in the same order; a new one unless told"
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
-        "--pause", type=positive_float, default=30.0, metavar="S", help="how long the broker is stopped at the end"
+        "--rounds",
+        type=positive_int,
+        default=20,
+        metavar="N",
+        help="number of rounds; a round kills one or two processes",
+    )
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="random seed; the same seed kills in the same order (default: a new one)"
+    )
+    parser.add_argument(
+        "--pause",
+        type=positive_float,
+        default=30.0,
+        metavar="S",
+        help="how long to suspend the broker at the end, in seconds",
     )
     return parser.parse_args(argv)
 

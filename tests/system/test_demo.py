@@ -1,4 +1,4 @@
-"""``--demo`` as its user runs it: everything in one terminal, and nothing left when it is stopped."""
+"""``iot_streaming_app.py --demo``: everything runs from one terminal, and every process ends when it is stopped."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from iot.broker.broker import find_free_port
-from tests.system.test_app import ROOT, command_line, descendants
+from tests.support.scripts import ROOT, command_line, descendants
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
-def test_everything_comes_up_and_goes_again(tmp_path, eventually):
+def test_the_demo_starts_every_part_and_stops_every_process(tmp_path, eventually):
     port, kafka_port = find_free_port(), find_free_port()
     servers = f"localhost:{kafka_port}"
     command = [sys.executable, str(ROOT / "iot_streaming_app.py"), "--demo", "--port", str(port)]
@@ -41,7 +40,7 @@ def test_everything_comes_up_and_goes_again(tmp_path, eventually):
             eventually(lambda: (get("/api/metrics").get("total_messages") or 0) > 0 or process.poll() is not None, 240)
             assert process.poll() is None, output.read_text()
             assert get("/api/metrics")["state"] == "live"
-            # A recording that is replayed shows on the page beside the simulated sensors.
+            # A replayed recording is processed together with the simulated sensors.
             producer = [sys.executable, str(ROOT / "iot_producer.py"), "--bootstrap-servers", servers]
             recording = tmp_path / "recording.csv"
             recording.write_text(
@@ -59,7 +58,7 @@ def test_everything_comes_up_and_goes_again(tmp_path, eventually):
             assert process.wait(120) == 0
         finally:
             process.kill()
-    eventually(lambda: not any(map(still_there, children)), 20)
+    eventually(lambda: not any(map(command_line, children)), 20)
     lines = output.read_text()
     for what in (f"broker   {servers}", "sensors  50 simulated", f"page     http://127.0.0.1:{port}", "Spark    4."):
         assert what in lines
@@ -67,7 +66,7 @@ def test_everything_comes_up_and_goes_again(tmp_path, eventually):
     assert "the next run continues from here" in lines.splitlines()[-1]
 
 
-def test_what_listens_but_does_not_answer_is_no_place_for_a_broker(tmp_path):
+def test_another_server_on_the_brokers_port_is_an_error(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         servers = f"localhost:{other.getsockname()[1]}"
         command = [sys.executable, str(ROOT / "iot_streaming_app.py"), "--demo", "--port", str(find_free_port())]
@@ -76,8 +75,3 @@ def test_what_listens_but_does_not_answer_is_no_place_for_a_broker(tmp_path):
     assert ran.returncode == 1
     assert ran.stderr.startswith(f"error: no Kafka broker answers at {servers}, though something listens there")
     assert ran.stderr.count("\n") == 1
-
-
-def still_there(pid: int) -> bool:
-    """Whether a process runs; one that is dead but not yet waited for does not."""
-    return Path(f"/proc/{pid}").exists() and bool(command_line(pid))

@@ -1,6 +1,6 @@
-"""Faults of the application's state: each is reported with its reason, and recovers or is fixed by one command.
+"""Faults of database, checkpoints and topic: each is reported, and recovers or is fixed by one command.
 
-After each, what the API says is exactly what the reference comes to.
+After each fault the API equals the reference exactly.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ import pytest
 from iot.broker.broker import Broker, find_free_port
 from iot.settings import READINGS_TOPIC
 from tests.support import oracle
+from tests.support.app import App, require_exact
 from tests.support.streams import stream, write
-from tests.system.test_app import App, alerts_of, require
 
-pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(1_200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1_200)]
+# How long the application may take to report a fault, or to catch up.
 PATIENCE_S = 300
+# Size of the disk that is filled.
 SMALL_BYTES = 24 * 2**20
 
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """A file system of ``SMALL_BYTES`` at a folder; False where this may not be made."""
+    """Mount a file system of ``SMALL_BYTES`` at a folder; yield False if this process may not."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "tmpfs", str(folder)]
     made = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -44,7 +46,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 @contextmanager
 def full(database: Path, is_small: bool, pid: int) -> Iterator[None]:
-    """No room for a database: its disk is full; where that cannot be had, its process may make no file longer."""
+    """Fill the disk of a database; if it is not small, forbid the process to extend any file instead."""
     if is_small:
         ballast = database.with_name("ballast")
         with pytest.raises(OSError, match="No space"):
@@ -59,39 +61,40 @@ def full(database: Path, is_small: bool, pid: int) -> Iterator[None]:
 
 
 def send(broker: Broker, count: int, seed: int, sensors: int = 100) -> None:
-    """Send readings of these last seconds, so that none is late after others."""
+    """Send readings of the last seconds, so that none is late."""
     write(broker.kafka, READINGS_TOPIC, stream(count, seed, span_s=1, sensors=sensors))
 
 
 def unhealthy(app: App) -> str:
-    """Why the application is not well, by both of the places that say so; empty while one says that it is."""
+    """The health reasons of the API; empty unless both ``/healthz`` and the metrics report a failure."""
     metrics = app.get("/api/metrics")
     if app.status("/healthz") != 503 or not metrics or metrics["system_health"] != "Critical":
         return ""
     return "; ".join(metrics["health_reasons"])
 
 
-def require_exact(app: App, broker: Broker, eventually) -> None:
+def require_recovered(app: App, broker: Broker, eventually) -> None:
+    """Wait until the application has processed the topic and is healthy; compare its API with the reference."""
     records = oracle.read_topic(broker.bootstrap_servers, READINGS_TOPIC)
     eventually(lambda: app.messages() >= len(records), PATIENCE_S)
-    require(app, records, READINGS_TOPIC, eventually)
+    require_exact(app, records, READINGS_TOPIC, eventually)
     eventually(lambda: app.status("/healthz") == 200, 120)
 
 
 def fix(text: str) -> None:
-    """Do what a message says, as it says it."""
+    """Run the last reset command that a message names."""
     [command] = re.findall(r"to reset: (rm -r [^;\n\"]+)", text)[-1:]
     subprocess.run(command, shell=True, check=True)
 
 
 def stop(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """End the application as Ctrl-C does; its exit status and all that it said."""
+    """Stop the application with Ctrl-C; return its exit status and its output."""
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=120)
     return process.returncode, said
 
 
-def test_the_state_of_the_application_through_faults(tmp_path, eventually):
+def test_the_application_reports_each_fault_and_recovers(tmp_path, eventually):
     port = find_free_port()
     with small_disk(tmp_path / "small") as is_small, Broker(port, tmp_path / "broker") as broker:
         app = App(broker, READINGS_TOPIC, tmp_path)
@@ -100,49 +103,49 @@ def test_the_state_of_the_application_through_faults(tmp_path, eventually):
 
         with app.running() as process:
             send(broker, 3_000, seed=31)
-            require_exact(app, broker, eventually)
-            a_locked_database_heals(app, broker, database, eventually)
-            a_full_disk_heals(app, broker, database, is_small, process.pid, eventually)
+            require_recovered(app, broker, eventually)
+            check_locked_database(app, broker, database, eventually)
+            check_full_disk(app, broker, database, is_small, process.pid, eventually)
             status, said = stop(process)
             assert status == 0
             assert "Traceback" not in said
 
-        a_damaged_checkpoint_is_reset(app, tmp_path / "checkpoints", eventually)
+        check_damaged_checkpoints(app, tmp_path / "checkpoints", eventually)
 
         with app.running() as process:
-            require_exact(app, broker, eventually)
+            require_recovered(app, broker, eventually)
             broker.stop()
             shutil.rmtree(tmp_path / "broker")
             with Broker(port, tmp_path / "broker") as empty:
-                a_replaced_topic_is_reported(app, empty, process, eventually)
+                check_replaced_topic(app, empty, process, eventually)
                 with app.running():
-                    require_exact(app, empty, eventually)
+                    require_recovered(app, empty, eventually)
 
 
-def a_locked_database_heals(app: App, broker: Broker, database: Path, eventually) -> None:
+def check_locked_database(app: App, broker: Broker, database: Path, eventually) -> None:
     holder = sqlite3.connect(database, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     send(broker, 2_000, seed=32)
     eventually(lambda: f"{database} is locked by another process" in unhealthy(app), PATIENCE_S)
     holder.execute("COMMIT")
     holder.close()
-    require_exact(app, broker, eventually)
+    require_recovered(app, broker, eventually)
 
 
-def a_full_disk_heals(app: App, broker: Broker, database: Path, is_small: bool, pid: int, eventually) -> None:
+def check_full_disk(app: App, broker: Broker, database: Path, is_small: bool, pid: int, eventually) -> None:
     with full(database, is_small, pid):
-        # So many sensors need room.
+        # 20,000 sensors need space in the database.
         send(broker, 40_000, seed=33, sensors=20_000)
         why = f"no room for {database}" if is_small else f"cannot use {database}"
         eventually(lambda: why in unhealthy(app), PATIENCE_S)
-    require_exact(app, broker, eventually)
+    require_recovered(app, broker, eventually)
 
 
-def a_damaged_checkpoint_is_reset(app: App, checkpoints: Path, eventually) -> None:
-    """Of both queries the last files are no longer whole."""
+def check_damaged_checkpoints(app: App, checkpoints: Path, eventually) -> None:
+    """The newest offsets file of both queries is cut short."""
     folders = [checkpoints / f"dashboard-{name}-checkpoint" for name in ("sensors", "alerts")]
     for log, size in (folders[0] / "offsets", 300), (folders[1] / "offsets", 0):
-        # In real-time mode the first is written after a while.
+        # In real-time mode the first offsets file may not exist yet.
         written = (path for path in log.iterdir() if path.name.isdigit())
         last = max(written, key=lambda path: int(path.name), default=log / "0")
         last.touch()
@@ -156,18 +159,18 @@ def a_damaged_checkpoint_is_reset(app: App, checkpoints: Path, eventually) -> No
     fix(said)
 
 
-def a_replaced_topic_is_reported(app: App, broker: Broker, process: subprocess.Popen[str], eventually) -> None:
-    """The broker came back without its data: same names, and the same offsets again."""
+def check_replaced_topic(app: App, broker: Broker, process: subprocess.Popen[str], eventually) -> None:
+    """The broker came back without its data: the topic has the same name and the same offsets, but is another one."""
     kept = app.get("/api/metrics")
     send(broker, 60_000, seed=34)
     eventually(lambda: f"the topic {READINGS_TOPIC} was deleted and made again" in unhealthy(app), PATIENCE_S)
     told = app.get("/api/metrics")
     assert told["state"] == "failed"
-    # Nothing of the new topic was counted with the old one.
+    # No message of the new topic was counted.
     for name in ("total_messages", "rejected_messages", "total_alerts", "sensor_stats"):
         assert told[name] == kept[name]
     assert app.windows()
-    again = alerts_of(oracle.read_topic(broker.bootstrap_servers, READINGS_TOPIC), READINGS_TOPIC)
+    again = oracle.alert_ids(oracle.read_topic(broker.bootstrap_servers, READINGS_TOPIC), READINGS_TOPIC)
     assert {alert["alert_id"] for alert in app.get("/api/alerts?limit=1000")["alerts"]} & again
     status, said = stop(process)
     assert status == 1

@@ -1,4 +1,4 @@
-"""The processor as its user runs it: totals, alerts and windows on the terminal, and each trouble in one line."""
+"""The processor as a user runs it: totals, alerts and windows on the terminal, and one line for each error."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from typing import IO
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
-import structured_streaming_processor as processor
 from iot.broker.broker import Broker, find_free_port
 from iot.kafka.topics import ensure_topics
 from iot.readings import Message, encode, format_timestamp
+from tests.support.scripts import ROOT
 from tests.support.streams import stream, write
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(600)
 
 
 class Run:
-    """A processor that runs, and what it has printed so far."""
+    """A running processor, and what it has printed so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -45,13 +44,14 @@ class Run:
             setattr(self, name, getattr(self, name) + line)
 
     def ended(self, timeout_s: float = 150) -> int:
+        """Wait until it ends; return its exit status."""
         status = self.process.wait(timeout_s)
         for reader in self._readers:
             reader.join()
         return status
 
     def error(self) -> str:
-        """What it said when it failed: one line."""
+        """Wait until it fails; return its error, which must be one line."""
         assert self.ended() == 1, self.out
         assert self.err.count("\n") == 1, self.err
         assert self.err.startswith("error: ")
@@ -59,7 +59,7 @@ class Run:
 
 
 class Processor:
-    """Starts processors with all their state in one folder."""
+    """Starts processors that keep all their state in one folder."""
 
     def __init__(self, broker: Broker, topic: str, folder: Path) -> None:
         self.folder = folder
@@ -83,7 +83,7 @@ class Processor:
 
 
 @pytest.fixture
-def of_topic(broker, topic, tmp_path):
+def processor(broker, topic, tmp_path):
     return Processor(broker, topic, tmp_path)
 
 
@@ -94,9 +94,9 @@ def admin(broker):
     client.close()
 
 
-def test_what_is_there_is_counted_and_what_expired_is_said(broker, topic, of_topic, admin):
+def test_available_now_counts_every_message_and_expired_messages_are_an_error(broker, topic, processor, admin):
     write(broker.kafka, topic, stream(5_000, seed=21, span_s=100))
-    with of_topic.running("--available-now", "--by-location") as run:
+    with processor.running("--available-now", "--by-location") as run:
         assert run.ended() == 0, run.err
     partitions = [TopicPartition(topic, number) for number in range(3)]
     with KafkaConsumer(bootstrap_servers=broker.bootstrap_servers) as consumer:
@@ -106,21 +106,21 @@ def test_what_is_there_is_counted_and_what_expired_is_said(broker, topic, of_top
     assert "alerts to iot-alerts in micro-batches: real-time mode has no end, and --available-now does" in run.out
     newest = r"^\d\d:\d\d:\d\d–\d\d:\d\d:\d\d {3}co2 +room \d +\d+( +-?\d+\.\d\d){3}  ppm$"
     assert re.search(newest, run.out, re.MULTILINE)
-    # Nothing of Spark's or Ivy's.
+    # No output of Spark's own.
     assert "WARN" not in run.out + run.err
-    # Messages come and expire before the processor has seen them.
+    # Messages are written and expire before the processor reads them.
     write(broker.kafka, topic, stream(500, seed=22, span_s=100))
     admin.delete_records(dict.fromkeys(partitions, -1))
-    with of_topic.running("--available-now") as run:
+    with processor.running("--available-now") as run:
         assert "expired" in run.error()
-    assert f"; to reset: rm -r {of_topic.checkpoints}/" in run.err
+    assert f"; to reset: rm -r {processor.checkpoints}/" in run.err
 
 
-def test_live_beside_a_producer(broker, tmp_path, admin, eventually):
+def test_live_output_restart_and_a_deleted_topic(broker, tmp_path, admin, eventually):
     topic = f"test-{tmp_path.name}"
-    of_topic = Processor(broker, topic, tmp_path)
-    # It makes the topic, which is missing.
-    with of_topic.running() as run:
+    processor = Processor(broker, topic, tmp_path)
+    # It creates the missing topic.
+    with processor.running() as run:
         eventually(lambda: "in real-time mode" in run.out or run.process.poll() is not None, 150)
         assert "Spark UI http://127.0.0.1:" in run.out
         now_us = int(time.time() * 1e6)
@@ -135,40 +135,40 @@ def test_live_beside_a_producer(broker, tmp_path, admin, eventually):
         assert run.ended() == 0
     assert run.err == ""
     assert re.search(r"^2 readings, 1 rejected, 0 late, 1 alerts$", run.out, re.M)
-    # It goes on where it was, and says why it ends when its topic goes.
-    with of_topic.running() as run:
+    # It continues after its last batch, and reports when its topic is deleted.
+    with processor.running() as run:
         eventually(lambda: "in real-time mode" in run.out, 150)
         write(broker.kafka, topic, iter([(b"sofa", encode(mild))]))
         eventually(lambda: "1 readings, 0 rejected" in run.out, 150)
         admin.delete_topics([topic])
         assert "query failed: " in run.error()
-    # Made again it is another topic, whatever its name.
+    # A topic that was deleted and created again is another topic, although its name is the same.
     ensure_topics(broker.kafka, [topic])
-    assert "is of an earlier topic" in failure(of_topic)
-    assert "to reset: rm -r" in failure(of_topic)
+    assert "is of an earlier topic" in failure(processor)
+    assert "to reset: rm -r" in failure(processor)
 
 
 def failure(of: Processor, *flags: str) -> str:
-    """Of a processor that fails before it starts Spark."""
+    """The error of a processor that fails before it starts Spark."""
     with of.running(*flags) as run:
         message = run.error()
     assert "starting Spark" not in run.out
     return message
 
 
-def test_a_checkpoint_of_another_topic_or_program(broker, topic, of_topic, tmp_path):
-    folder = of_topic.checkpoints / "spark-windows-checkpoint"
+def test_a_checkpoint_of_another_topic_or_program_is_an_error(broker, topic, processor, tmp_path):
+    folder = processor.checkpoints / "spark-windows-checkpoint"
     (folder / "offsets").mkdir(parents=True)
-    assert "is a checkpoint of another program; to reset: rm -r " in failure(of_topic)
+    assert "is a checkpoint of another program; to reset: rm -r " in failure(processor)
     (folder / "iot-notes.json").write_text('{"identity": {"topic": "elsewhere", "topic_id": "x"}, "start": {}}')
-    assert f"is of topic elsewhere, not {topic}" in failure(of_topic)
+    assert f"is of topic elsewhere, not {topic}" in failure(processor)
     (folder / "iot-notes.json").write_text('{"identity": {"topic": "elsew')
-    assert "cannot read " in failure(of_topic)
+    assert "cannot read " in failure(processor)
 
 
-def test_no_broker(of_topic):
+def test_without_a_broker_the_error_names_its_address(processor):
     address = f"localhost:{find_free_port()}"
-    assert f"no Kafka broker answers at {address}" in failure(of_topic, "--bootstrap-servers", address)
+    assert f"no Kafka broker answers at {address}" in failure(processor, "--bootstrap-servers", address)
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,6 @@ def test_no_broker(of_topic):
         (("--master", "nonsense"), {}, "not a Spark master; for example local[8] or spark://HOST:7077"),
     ],
 )
-def test_what_spark_refuses(of_topic, flags, environment, said):
-    with of_topic.running(*flags, **environment) as run:
+def test_wrong_settings_of_spark_are_an_error(processor, flags, environment, said):
+    with processor.running(*flags, **environment) as run:
         assert said in run.error()
-
-
-@pytest.mark.parametrize(
-    "flags", [["--rows", "0"], ["--trigger", "now and then"], ["--starting-offsets", "middle"], ["--no-such-flag"]]
-)
-def test_bad_flags(flags, refuses):
-    assert flags[0] in refuses(processor.parse_args, flags)

@@ -1,4 +1,4 @@
-"""Kafka with TLS and passwords: by --kafka-config every script works with it, and none tells what is secret there."""
+"""Kafka with TLS and passwords: every script works with --kafka-config, and none reveals a secret."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ import pytest
 
 from iot.kafka.sender import CLIENTS
 from iot.settings import READINGS_TOPIC, Kafka
+from tests.support.app import App
+from tests.support.scripts import ROOT, command_line, descendants
 from tests.support.secure import client_properties, make_certificates, secure_broker
-from tests.system.test_app import ROOT, App, command_line, descendants
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
-# With what properties files, JAAS and command lines each take for a sign of their own.
+pytestmark = pytest.mark.timeout(400)
+# It contains characters that are special in properties files, JAAS and command lines.
 PASSWORD = 'pass-4f1c93, "quoted" \\ = #;'
-# Of the password, however it is escaped.
+# The part of the password that no escaping changes.
 SECRET = "pass-4f1c93"
-# Those of Spark's UI that are looked at, at most: each batch has a page.
+# Maximum number of pages of Spark's UI to read: each batch has one.
 UI_PAGES = 60
 SENT = 2 * 100 + 2 * 100 + 2
 FOLLOWED = 40
@@ -42,7 +43,7 @@ HOT = {"sensor_id": "kiln", "sensor_type": "temperature", "value": 99.5, "timest
 
 @dataclass
 class Secure:
-    """A Kafka with security, the folder that has the clients' files, and what nobody may tell."""
+    """A broker with security, the folder with the files of its clients, and the secrets in them."""
 
     address: str
     folder: Path
@@ -54,9 +55,10 @@ class Secure:
     def script(self, name: str, flags: str = "", properties: str = "client.properties") -> list[str]:
         return [sys.executable, str(ROOT / name), *self.flags(properties), *flags.split()]
 
-    def require_untold(self, text: str, where: object) -> None:
+    def require_no_secret(self, text: str, where: object) -> None:
+        """Raise AssertionError if a text contains a secret."""
         for secret in self.secrets:
-            assert secret not in text, f"{where} tells {secret}"
+            assert secret not in text, f"{where} reveals {secret}"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
         yield Secure(address, folder, [SECRET, *key[1:-1]])
 
 
-def test_a_wrong_password_is_one_line(secure, tmp_path):
+def test_a_wrong_password_is_one_line_of_error(secure, tmp_path):
     scripts = [
         ("iot_producer.py", "--count 1"),
         ("iot_producer.py", "--count 1 --client confluent-kafka"),
@@ -89,10 +91,10 @@ def test_a_wrong_password_is_one_line(secure, tmp_path):
             f"error: Kafka at {secure.address} refuses this client: .*invalid credentials.*; check --kafka-config\n",
             err,
         )
-        secure.require_untold(err, process.args)
+        secure.require_no_secret(err, process.args)
 
 
-def test_every_script_works_and_tells_no_secret(secure, tmp_path, monkeypatch, eventually):
+def test_every_script_works_and_reveals_no_secret(secure, tmp_path, monkeypatch, eventually):
     monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path / "spark"))
     monkeypatch.setenv("IOT_LOG_DIR", str(tmp_path / "log"))
     replay = tmp_path / "hot.jsonl"
@@ -101,7 +103,7 @@ def test_every_script_works_and_tells_no_secret(secure, tmp_path, monkeypatch, e
     app.command += secure.flags()[2:]
 
     def run(script: str, flags: str) -> str:
-        """What a script prints that has to succeed; it and its children are looked at while they run."""
+        """Run a script that must succeed, and return its output; check its processes while they run."""
         with subprocess.Popen(
             secure.script(script, flags), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
@@ -115,7 +117,7 @@ def test_every_script_works_and_tells_no_secret(secure, tmp_path, monkeypatch, e
                     process.kill()
             watching.result()
         assert process.returncode == 0, said
-        secure.require_untold(said, script)
+        secure.require_no_secret(said, script)
         return said
 
     with app.running() as process:
@@ -143,20 +145,20 @@ def test_every_script_works_and_tells_no_secret(secure, tmp_path, monkeypatch, e
         said = run("performance_test.py", f"--test end-to-end --messages {FOLLOWED} --rate 40 {dashboard}")
         assert re.search(rf"read back from the topic +{FOLLOWED} +{FOLLOWED} +0 +0 ", said), said
 
-        secure.require_untold("".join(events), "the event stream")
+        secure.require_no_secret("".join(events), "the event stream")
         for path in ("/", "/api/metrics", "/api/alerts", "/api/windows", "/api/openapi.json", "/healthz", "/metrics"):
-            secure.require_untold(read(f"http://127.0.0.1:{app.port}{path}"), path)
-        look_at_processes(secure, process.pid)
-        look_at_ui(secure, re.search(r"UI (http://\S+)", log)[1])
-        look_at_files(secure, tmp_path)
+            secure.require_no_secret(read(f"http://127.0.0.1:{app.port}{path}"), path)
+        check_processes(secure, process.pid)
+        check_spark_ui(secure, re.search(r"UI (http://\S+)", log)[1])
+        check_files(secure, tmp_path)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-        secure.require_untold(log + process.stdout.read(), "the app")
+        secure.require_no_secret(log + process.stdout.read(), "the app")
     said = run(
         "structured_streaming_processor.py", f"--available-now --starting-offsets earliest --checkpoint-dir {tmp_path}"
     )
     assert f"{SENT + FOLLOWED} readings, {REJECTED} rejected" in said
-    look_at_files(secure, tmp_path)
+    check_files(secure, tmp_path)
 
 
 def read_until(lines: IO[str], last: str) -> str:
@@ -169,21 +171,22 @@ def read_until(lines: IO[str], last: str) -> str:
 
 
 def watch(secure: Secure, pid: int, ended: threading.Event) -> None:
+    """Check processes until ``ended`` is set."""
     while not ended.wait(0.05):
-        look_at_processes(secure, pid)
+        check_processes(secure, pid)
 
 
-def look_at_processes(secure: Secure, pid: int) -> None:
-    """What `ps` shows of a process and all below it, and what the owner sees of their environment."""
+def check_processes(secure: Secure, pid: int) -> None:
+    """The command line and the environment of a process and its descendants."""
     for each in [pid, *descendants(pid)]:
         for file in ("cmdline", "environ"):
             with suppress(OSError):
                 text = Path(f"/proc/{each}/{file}").read_text(errors="replace")
-                secure.require_untold(text, f"{file} of {command_line(each)[:80]}")
+                secure.require_no_secret(text, f"{file} of {command_line(each)[:80]}")
 
 
-def look_at_ui(secure: Secure, url: str) -> None:
-    """Spark's UI, down to single batches, and what its API says of configuration and queries."""
+def check_spark_ui(secure: Secure, url: str) -> None:
+    """Spark's UI, down to single batches, and the configuration and queries in its API."""
     [application] = json.loads(read(f"{url}/api/v1/applications"))
     api = f"{url}/api/v1/applications/{application['id']}"
     waiting = [f"{api}/environment", f"{api}/sql?details=true&planDescription=true&length=20", f"{api}/jobs"]
@@ -194,7 +197,7 @@ def look_at_ui(secure: Secure, url: str) -> None:
     while waiting and len(seen) - len(waiting) < UI_PAGES:
         at = waiting.pop(0)
         text = read(at)
-        secure.require_untold(text, at)
+        secure.require_no_secret(text, at)
         read_pages.add(urlsplit(at).path)
         redacted += text.count("(redacted)")
         for link in re.findall(r'href="([^"#]+)', text):
@@ -205,17 +208,17 @@ def look_at_ui(secure: Secure, url: str) -> None:
                 seen.add(to)
                 waiting.append(to)
     assert {"/SQL/execution/", "/StreamingQuery/statistics/"} <= read_pages
-    # Where they could stand they are taken out.
+    # Spark replaces secrets by this text.
     assert redacted
 
 
-def look_at_files(secure: Secure, folder: Path) -> None:
-    """Logs, checkpoints, database, and what Spark puts aside."""
+def check_files(secure: Secure, folder: Path) -> None:
+    """Logs, checkpoints, database and Spark's temporary files."""
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert {"results.db", "iot_streaming_app.log", "metadata"} <= {file.name for file in files}
     for file in files:
         with suppress(FileNotFoundError):
-            secure.require_untold(file.read_text(errors="replace"), file)
+            secure.require_no_secret(file.read_text(errors="replace"), file)
 
 
 def read(url: str) -> str:

@@ -1,4 +1,4 @@
-"""Spark's windows against the independent reference: in one batch, live, catching up, and killed at random moments."""
+"""The windows query against the independent reference: one batch, live, as a backlog, and with kills."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,12 +24,12 @@ from iot.spark import codegen, queries, windows
 from iot.spark.fold import PARTIALS
 from iot.spark.rejected import RejectedWriter
 from tests.support import oracle
+from tests.support.cases import CASES, bytes_of
 from tests.support.oracle import Window
-from tests.support.streams import Results, stream, windows_of, write
-from tests.unit.test_readings import CASES, bytes_of
+from tests.support.scripts import ROOT
+from tests.support.streams import Results, start_query, stream, write
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def rejected_topic(broker, topic):
     return name
 
 
-def test_half_a_million_readings_in_one_batch(spark, broker, topic, rejected_topic, tmp_path):
+def test_half_a_million_readings_in_one_batch_are_exact(spark, broker, topic, rejected_topic, tmp_path):
     write(broker.kafka, topic, stream(500_000, seed=1, span_s=600, late=0.01))
     records = oracle.read_topic(broker.bootstrap_servers, topic)
     wanted = oracle.expected(records)
@@ -47,11 +47,11 @@ def test_half_a_million_readings_in_one_batch(spark, broker, topic, rejected_top
     assert wanted.rejected > 4_000
     results = Results()
     writer = RejectedWriter(broker.kafka, rejected_topic, topic)
-    query = windows_of(spark, broker, topic, tmp_path, results, trigger={"availableNow": True}, on_rejected=writer)
+    query = start_query(spark, broker, topic, tmp_path, results, trigger={"availableNow": True}, on_rejected=writer)
     assert query.awaitTermination(120)
     assert results.batches == 1
     results.require(wanted)
-    # Each malformed message is in the topic of rejected ones, byte for byte, with where it came from.
+    # The topic of rejected messages has every malformed message, byte for byte, with its origin.
     malformed = {(r.partition, r.offset): (r.key, r.value) for r in records if oracle.parse(r.value) is None}
     found = {}
     for record in oracle.read_topic(broker.bootstrap_servers, rejected_topic):
@@ -62,11 +62,11 @@ def test_half_a_million_readings_in_one_batch(spark, broker, topic, rejected_top
     assert found == malformed
 
 
-def test_catching_up_is_as_exact_as_living(spark, broker, topic, tmp_path):
-    # Two sensors feed two of the partitions at unequal rates, the third stays idle but for one reading, far too late.
+def test_live_and_as_a_backlog_the_windows_are_the_same(spark, broker, topic, tmp_path):
+    # Two sensors write to two partitions at unequal rates. The third partition gets one reading, which is late.
     messages = list(stream(30_000, seed=2, span_s=300, sensors=2))
     live = Results()
-    query = windows_of(spark, broker, topic, tmp_path / "live", live, trigger={"processingTime": "0 seconds"})
+    query = start_query(spark, broker, topic, tmp_path / "live", live, trigger={"processingTime": "0 seconds"})
     try:
         for at in range(0, len(messages), 6_000):
             write(broker.kafka, topic, iter(messages[at : at + 6_000]), at_once=100)
@@ -82,14 +82,14 @@ def test_catching_up_is_as_exact_as_living(spark, broker, topic, tmp_path):
     assert live.batches > 2
     live.require(wanted)
     caught_up = Results()
-    query = windows_of(spark, broker, topic, tmp_path / "later", caught_up, trigger={"availableNow": True})
+    query = start_query(spark, broker, topic, tmp_path / "later", caught_up, trigger={"availableNow": True})
     assert query.awaitTermination(60)
     assert caught_up.batches == 1
     caught_up.require(wanted)
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.long)])
-def test_killed_at_random_moments(broker, topic, tmp_path, eventually, kills):
+def test_windows_are_exact_after_kills_at_random_moments(broker, topic, tmp_path, eventually, kills):
     chance = random.Random(3)
     checkpoint, results = tmp_path / "checkpoint", tmp_path / "results"
     results.touch()
@@ -116,7 +116,7 @@ def test_killed_at_random_moments(broker, topic, tmp_path, eventually, kills):
                 eventually(lambda: processed() >= written or process.poll() is not None, 120)  # noqa: B023  # called here
                 assert process.poll() is None
                 if kill < kills:
-                    # Killed at any moment of what it does with the next part.
+                    # Kill it at any moment while it processes the next part.
                     feeder = threading.Thread(
                         target=write, args=(broker.kafka, topic, iter(parts[2 * kill + 1])), kwargs={"at_once": 150}
                     )
@@ -139,7 +139,7 @@ def test_killed_at_random_moments(broker, topic, tmp_path, eventually, kills):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_workers_are_forked_with_all_that_they_import(spark):
+def test_workers_are_forked_with_their_imports_loaded(spark):
     def look(_: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")
         shared = Path(f"/proc/{os.getppid()}/maps").read_text()
@@ -148,14 +148,14 @@ def test_workers_are_forked_with_all_that_they_import(spark):
 
     (found,) = spark.range(1, numPartitions=1).mapInArrow(look, "daemon string, arrow boolean, aside long").collect()
     assert (found.daemon, found.arrow) == ("iot.spark.worker", True)
-    assert found.aside > 10_000, "after each task, garbage is looked for in all that was imported"
+    assert found.aside > 10_000, "after each task, garbage collection also scans the imported modules"
 
 
-def test_no_program_is_compiled_for_the_few_rows_of_a_batch(spark, broker, topic, tmp_path, eventually, capfd):
+def test_whole_stage_code_generation_is_off_for_windows_only(spark, broker, topic, tmp_path, eventually, capfd):
     results = Results()
-    query = windows_of(spark, broker, topic, tmp_path, results, trigger={"processingTime": "100 milliseconds"})
+    query = start_query(spark, broker, topic, tmp_path, results, trigger={"processingTime": "100 milliseconds"})
     try:
-        # By these words the dashboard knows that it waits for nothing.
+        # The dashboard recognises an idle query by this message.
         eventually(lambda: query.status["message"].startswith("Waiting for"))
         write(broker.kafka, topic, stream(10, seed=3, span_s=10))
         eventually(lambda: results.batches)
@@ -165,11 +165,11 @@ def test_no_program_is_compiled_for_the_few_rows_of_a_batch(spark, broker, topic
     plan = capfd.readouterr().out
     assert "StateStoreSave" in plan
     assert "*(" not in plan
-    assert spark.conf.get("spark.sql.codegen.wholeStage") == "true", "other queries are not concerned"
+    assert spark.conf.get("spark.sql.codegen.wholeStage") == "true", "other queries are affected"
 
 
 def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
-    """Small is what follows soon upon another, but for the first two: those may have waited for a start."""
+    """A batch counts as small if it follows the previous one soon. The first two do not: they may wait for Spark."""
     file, now_s = tmp_path / "settings", [0.0]
 
     def note(_: pa.RecordBatch, __: list[tuple[int, str]]) -> None:
@@ -177,7 +177,7 @@ def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
             lines.write(f"{TaskContext.get().getLocalProperty(codegen.FACTORY_MODE)}\n")
 
     write(broker.kafka, topic, [(b"bad", b"{")])
-    query = windows_of(
+    query = start_query(
         spark,
         broker,
         topic,
@@ -196,7 +196,7 @@ def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
         query.stop()
     compiled, interpreted = codegen.COMPILED, codegen.INTERPRETED
     assert file.read_text().split() == [compiled, compiled, interpreted, compiled, interpreted]
-    assert spark.conf.get(codegen.FACTORY_MODE) == compiled, "other queries are not concerned"
+    assert spark.conf.get(codegen.FACTORY_MODE) == compiled, "other queries are affected"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
         ({"availableNow": True}, {}, None),
     ],
 )
-def test_messages_gather_in_real_time_mode_unless_the_client_properties_say_how_they_come(
+def test_in_real_time_mode_fetches_wait_for_more_messages_unless_the_client_properties_differ(
     spark, broker, trigger, said, wait_ms
 ):
     frame = queries.read_topic(spark, Kafka(broker.bootstrap_servers, said), "readings", {0: 0}, trigger)
@@ -217,7 +217,7 @@ def test_messages_gather_in_real_time_mode_unless_the_client_properties_say_how_
     assert (options.get("kafka.fetch.min.bytes") == "50000") == (wait_ms == "10")
 
 
-def test_every_case_of_the_table_gets_the_validators_verdict(spark):
+def test_every_case_of_the_table_gets_the_verdict_of_the_validator(spark):
     cases = [case for case in CASES if "kafka_timestamp_ms" not in case]
     rows = [(b"k", bytes_of(case), 0, number, -1) for number, case in enumerate(cases)]
     frame = spark.createDataFrame(rows, "key binary, value binary, partition int, offset long, timestamp_ms long")
@@ -226,77 +226,11 @@ def test_every_case_of_the_table_gets_the_validators_verdict(spark):
     assert sum(sum(batch.column("count").to_pylist()) for batch in folded) == sum("accept" in case for case in cases)
 
 
-def test_names_that_are_other_people_stay_apart(spark, broker, topic, tmp_path):
-    """Windows by sensor type alone have no location, those by location do."""
+def test_windows_over_all_locations(spark, broker, topic, tmp_path):
     write(broker.kafka, topic, stream(3_000, seed=5, span_s=3))
     wanted = oracle.expected(oracle.read_topic(broker.bootstrap_servers, topic)).windows
     results = Results()
-    query = windows_of(spark, broker, topic, tmp_path, results, trigger={"availableNow": True}, by_location=False)
+    query = start_query(spark, broker, topic, tmp_path, results, trigger={"availableNow": True}, by_location=False)
     assert query.awaitTermination(60)
     found = {(end_s, sensor_type): window for (end_s, sensor_type, _), window in results.windows.items()}
     assert oracle.differences(found, oracle.over_all_locations(wanted)) == []
-
-
-def edges(now_s: int) -> list[tuple[str, int, int]]:
-    """(sensor, time, step) for readings that are late by 0 to 40 s, right at the edges of windows and of the watermark.
-
-    Each step is written once the one before it has a smaller Kafka timestamp.
-    """
-    plan, step = [], 0
-    # Where in its slot of ten seconds the newest reading is: on the edges, and a microsecond beside them.
-    for newest_us in (now_s * 1_000_000 + at for at in (0, 1, 4_999_999, 5_000_000, 5_000_001, 9_999_999)):
-        step += 1
-        plan.append(("ahead", newest_us, step))
-        for late_us in sorted(
-            {edge * 1_000_000 + more for edge in (*range(41), *range(0, 41, 5)) for more in (-1, 0, 1)}
-        ):
-            if late_us >= 0:
-                # The sensors are in partitions of their own, also in that of the newest reading.
-                plan += [(f"sensor_{number}", newest_us - late_us, step + 1) for number in range(4)]
-        step += 1
-        now_s += 40
-    return plan
-
-
-def write_edges(kafka: Kafka, topic: str, plan: list[tuple[str, int, int]], wait: Callable[[], None]) -> None:
-    for step in sorted({step for *_, step in plan}):
-        rows = [(sensor, at_us) for sensor, at_us, of in plan if of == step]
-        value = 20.0 + step
-        written = [
-            (sensor.encode(), encode(Message(sensor, "temperature", value, format_timestamp(at_us), "hall")))
-            for sensor, at_us in rows
-        ]
-        write(kafka, topic, written)
-        wait()
-
-
-def test_lateness_from_0_to_40_s_is_exact_live_and_as_a_backlog(spark, broker, topic, tmp_path):
-    plan = edges(int(time.time()) - 400)
-    live = Results()
-    query = windows_of(spark, broker, topic, tmp_path / "live", live, trigger={"processingTime": "0 seconds"})
-    try:
-        write_edges(broker.kafka, topic, plan, query.processAllAvailable)
-    finally:
-        query.stop()
-    wanted = oracle.expected(oracle.read_topic(broker.bootstrap_servers, topic))
-    assert wanted.late > len(plan) / 2
-    assert live.batches > 5
-    live.require(wanted)
-    backlog = Results()
-    query = windows_of(spark, broker, topic, tmp_path / "backlog", backlog, trigger={"availableNow": True})
-    assert query.awaitTermination(60)
-    assert backlog.batches == 1
-    backlog.require(wanted)
-
-
-@pytest.mark.parametrize("slack_s", [0, 15, 3_600])
-def test_how_long_spark_keeps_state_changes_no_result(spark, broker, topic, tmp_path, slack_s):
-    results = Results()
-    trigger = {"processingTime": "0 seconds"}
-    query = windows_of(spark, broker, topic, tmp_path, results, trigger=trigger, state_slack_s=slack_s)
-    try:
-        write_edges(broker.kafka, topic, edges(int(time.time()) - 400), query.processAllAvailable)
-    finally:
-        query.stop()
-    assert results.batches > 5
-    results.require(oracle.expected(oracle.read_topic(broker.bootstrap_servers, topic)))
