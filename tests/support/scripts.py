@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> str:
+    """Read the output of a process until a line begins with ``pattern``; return what was read."""
+    assert process.stdout
+    lines: list[str] = []
+    while not lines or not re.match(pattern, lines[-1]):
+        lines.append(process.stdout.readline())
+        assert lines[-1], f"ended without {pattern!r}: {lines}"
+    return "".join(lines)
 
 
 def descendants(pid: int) -> list[int]:

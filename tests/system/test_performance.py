@@ -21,9 +21,9 @@ from iot.kafka.sender import CLIENTS
 from iot.loadtest import end_to_end, versus
 from iot.readings import decode
 from iot.terminal import StatusLine
+from tests.support.scripts import read_until
 from tests.support.small_dashboard import SmallDashboard
 from tests.support.topics import read_back
-from tests.system.test_producer import read_until
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = str(ROOT / "performance_test.py")

@@ -19,6 +19,7 @@ from iot.broker.broker import Broker, find_free_port
 from iot.kafka.sender import CLIENTS
 from iot.kafka.topics import TOPICS
 from iot.readings import Reading, Rejected, decode
+from tests.support.scripts import read_until
 from tests.support.topics import read_back
 
 ROOT = Path(__file__).parents[2]
@@ -38,15 +39,6 @@ def start(broker: Broker | int, flags: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command(broker, flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
     )
-
-
-def read_until(process: subprocess.Popen[str], pattern: str) -> None:
-    """Read lines until one starts with ``pattern``."""
-    assert process.stdout
-    lines: list[str] = []
-    while not lines or not re.match(pattern, lines[-1]):
-        lines.append(process.stdout.readline())
-        assert lines[-1], f"ended without {pattern!r}: {lines}"
 
 
 def counts(summary: str) -> dict[str, int]:

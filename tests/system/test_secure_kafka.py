@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 from urllib.parse import urljoin, urlsplit
 
 import pytest
@@ -24,7 +23,7 @@ import pytest
 from iot.kafka.sender import CLIENTS
 from iot.settings import READINGS_TOPIC, Kafka
 from tests.support.app import App
-from tests.support.scripts import ROOT, command_line, descendants
+from tests.support.scripts import ROOT, command_line, descendants, read_until
 from tests.support.secure import client_properties, make_certificates, secure_broker
 
 pytestmark = pytest.mark.timeout(400)
@@ -121,13 +120,12 @@ def test_every_script_works_and_reveals_no_secret(secure, tmp_path, monkeypatch,
         return said
 
     with app.running() as process:
-        assert process.stdout
         for client in CLIENTS:
             run("iot_producer.py", f"--count 100 --rate 2000 --client {client}")
         said = run("performance_test.py", "--test custom --messages 100 --threads 2 --client both")
         assert said.count("100 of 100 readings acknowledged") == 2
         eventually(lambda: app.messages() == SENT - 2, 180)
-        log = read_until(process.stdout, "Ctrl-C stops")
+        log = read_until(process, ".*Ctrl-C stops")
         with urllib.request.urlopen(f"http://127.0.0.1:{app.port}/api/stream", timeout=60) as stream:
             events = [stream.readline().decode()]
             run("iot_producer.py", f"--replay {replay} --rate 100")
@@ -159,15 +157,6 @@ def test_every_script_works_and_reveals_no_secret(secure, tmp_path, monkeypatch,
     )
     assert f"{SENT + FOLLOWED} readings, {REJECTED} rejected" in said
     check_files(secure, tmp_path)
-
-
-def read_until(lines: IO[str], last: str) -> str:
-    said = ""
-    while last not in said:
-        line = lines.readline()
-        assert line, said
-        said += line
-    return said
 
 
 def watch(secure: Secure, pid: int, ended: threading.Event) -> None:
