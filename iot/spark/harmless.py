@@ -39,7 +39,15 @@ def _in_the_contracts_order(rules: Rules, space: str) -> str:
     before = field("sensor_id").removeprefix(f",{space}") + f",{space}"
     rest = f"{field('timestamp')}(?:{field('quality')})?(?:{field('run_id')})?(?:{field('sequence', PLAIN_NUMBER)})?"
     unwatched = field("location") + field("value", PLAIN_NUMBER) + field("unit") + rest
-    return _form(rules, space, before, field("location"), "", rest, unwatched)
+    return _form(
+        rules,
+        space,
+        before=before,
+        after_type=field("location"),
+        after_value="",
+        after_unit=rest,
+        after_unwatched=unwatched,
+    )
 
 
 def _in_some_order(rules: Rules) -> str:
@@ -48,15 +56,25 @@ def _in_some_order(rules: Rules) -> str:
 
     other = field_except("sensor_type", "value", "unit")
     others = f"(?:, ?{other})*+"
-    return _form(rules, " ?", f"(?:{other}, ?)*+", others, others, others, f"(?:, ?{field_except('sensor_type')})*+")
+    return _form(
+        rules,
+        " ?",
+        before=f"(?:{other}, ?)*+",
+        after_type=others,
+        after_value=others,
+        after_unit=others,
+        after_unwatched=f"(?:, ?{field_except('sensor_type')})*+",
+    )
 
 
 def _form(
-    rules: Rules, space: str, before: str, after_type: str, after_value: str, after_unit: str, after_unwatched: str
+    rules: Rules, space: str, *, before: str, after_type: str, after_value: str, after_unit: str, after_unwatched: str
 ) -> str:
-    """Return a pattern of readings; the arguments are patterns of the fields around those that the rules use.
+    """Return a pattern of readings, given the patterns of the fields around type, value and unit.
 
-    ``after_unwatched`` is the pattern of everything after a sensor type that no rule watches.
+    Args:
+        space: the pattern of what follows a comma or colon.
+        after_unwatched: the pattern of everything after a type that no rule watches.
     """
     cases = []
     for rule in rules.values():

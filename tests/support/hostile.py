@@ -159,7 +159,7 @@ GOOD: dict[str, Callable[[Fields, random.Random], tuple[bytes, Fields]]] = {
 }
 
 
-def messages(hostile: int, plain: int, big: int, seed: int, until_us: int, span_s: int) -> Iterator[Message]:
+def messages(*, hostile: int, plain: int, big: int, seed: int, until_us: int, span_s: int) -> Iterator[Message]:
     """Generate hostile messages and plain readings, mixed, in order of event time.
 
     Args:

@@ -105,7 +105,7 @@ def test_the_application_reports_each_fault_and_recovers(tmp_path, eventually):
             send(broker, 3_000, seed=31)
             require_recovered(app, broker, eventually)
             check_locked_database(app, broker, database, eventually)
-            check_full_disk(app, broker, database, is_small, process.pid, eventually)
+            check_full_disk(app, broker, database, eventually, is_small=is_small, pid=process.pid)
             status, said = stop(process)
             assert status == 0
             assert "Traceback" not in said
@@ -132,7 +132,7 @@ def check_locked_database(app: App, broker: Broker, database: Path, eventually) 
     require_recovered(app, broker, eventually)
 
 
-def check_full_disk(app: App, broker: Broker, database: Path, is_small: bool, pid: int, eventually) -> None:
+def check_full_disk(app: App, broker: Broker, database: Path, eventually, *, is_small: bool, pid: int) -> None:
     with full(database, is_small, pid):
         # 20,000 sensors need space in the database.
         send(broker, 40_000, seed=33, sensors=20_000)

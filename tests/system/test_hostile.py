@@ -20,8 +20,6 @@ from tests.support.page import browser as browser  # a fixture
 from tests.support.scripts import ROOT
 from tests.support.streams import write
 
-HOSTILE = 10_000
-
 
 def consume(broker: Broker, topic: str, count: int) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, str(ROOT / "iot_consumer.py"), "--bootstrap-servers", broker.bootstrap_servers]
@@ -31,7 +29,9 @@ def consume(broker: Broker, topic: str, count: int) -> subprocess.CompletedProce
 
 @pytest.mark.timeout(600)
 def test_every_valid_reading_among_ten_thousand_hostile_messages_counts(broker, topic, browser, tmp_path, eventually):
-    messages = list(hostile.messages(HOSTILE, 5_000, 3, seed=7, until_us=time.time_ns() // 1_000, span_s=60))
+    now_us = time.time_ns() // 1_000
+    generated = hostile.messages(hostile=10_000, plain=5_000, big=3, seed=7, until_us=now_us, span_s=60)
+    messages = list(generated)
     known = {message.value: message.reading for message in messages}
     good = [message.reading for message in messages if message.reading]
     app = App(broker, topic, tmp_path)
