@@ -35,7 +35,6 @@ class PipelineStatus:
     database: str | None
     """Why the last batch could not be stored; None if it was."""
     start: Offsets
-    is_over: bool
 
 
 class Heartbeat:
@@ -49,20 +48,20 @@ class Heartbeat:
         status: Callable[[bool], PipelineStatus],
         *,
         retention_s: float,
-        require_same_topic: Callable[[], None],
+        check_topic: Callable[[], None],
         report_database: Callable[[str], None],
     ) -> None:
         """
         Args:
             status: returns what the jobs report; its argument says whether they were stopped.
-            require_same_topic: raises ``UserError`` if the topic was replaced.
+            check_topic: raises ``UserError`` if the topic was replaced.
             report_database: called with why the heartbeat cannot be written; with an empty text once it can.
         """
         self._store = store
         self._kafka, self._topic = kafka, topic
         self._pipeline_status = status
         self._retention_s = retention_s
-        self._require_same_topic = require_same_topic
+        self._check_topic = check_topic
         self._report_database = report_database
         self._ends = EndOffsets(kafka, topic)
         self._ends_before: deque[tuple[float, Offsets]] = deque()
@@ -108,8 +107,8 @@ class Heartbeat:
 
     def _beat(self, stopped: bool = False) -> None:
         now_s = time.time()
+        ends = None if stopped else self._look_at_topic(now_s)
         pipeline = self._pipeline_status(stopped)
-        ends = None if stopped else self._look_at_topic(pipeline.is_over, now_s)
         self._store.heartbeat(
             Status(
                 at_s=now_s,
@@ -127,13 +126,13 @@ class Heartbeat:
             )
         )
 
-    def _look_at_topic(self, is_over: bool, now_s: float) -> Offsets | None:
+    def _look_at_topic(self, now_s: float) -> Offsets | None:
         """The end offsets of the topic; None if Kafka does not answer, and then ``outage`` says why."""
         ends = self._ends.fetch()
         outage = self._ends.outage
-        if ends is not None and not is_over:
+        if ends is not None:
             try:
-                self._require_same_topic()
+                self._check_topic()
             except UserError as error:
                 outage = str(error)
         self.outage = outage

@@ -99,12 +99,12 @@ class Pipeline:
             settings.identity.topic,
             self._status,
             retention_s=settings.retention_s,
-            require_same_topic=self._require_same_topic,
+            check_topic=self._check_topic,
             report_database=report_database,
         )
         self._said: dict[str, str | None] = {}
         self._reset = reset
-        self._alerts_due_s = time.monotonic() + ALERTS_WAIT_S
+        self._alerts_due_s = float("inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="pipeline", daemon=True)
         # Why the last batch could not be stored.
@@ -194,6 +194,10 @@ class Pipeline:
             self.over = str(error)
             raise
 
+    def _check_topic(self) -> None:
+        if not self.over:
+            self._require_same_topic()
+
     # Supervision ------------------------------------------------------------------------------------------------------
 
     @property
@@ -208,6 +212,7 @@ class Pipeline:
         self._alerts.mode = "micro-batch" if why_not else "real-time"
         if why_not:
             self._say(f"alerts in micro-batches: {why_not}")
+        self._alerts_due_s = time.monotonic() + ALERTS_WAIT_S
         while not self._stop.is_set() and not self.over:
             try:
                 for job in self._jobs:
@@ -232,10 +237,9 @@ class Pipeline:
         outage = feed.run.outage if feed.run else None
         return PipelineStatus(
             queries=[job.status(stopped) for job in (self._windows, self._alerts)],
-            alerts=feed.reason if feed.reason and feed.reason != STARTING else outage,
+            alerts=feed.reason if feed.reason and feed.reason != STARTING and not self.over else outage,
             database=self._batch_lost,
             start=self._settings.start,
-            is_over=self.over is not None,
         )
 
     def _say_changes(self) -> None:

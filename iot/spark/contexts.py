@@ -62,6 +62,8 @@ class ContextFiles:
         """
         contexts = {0: Context()}
         for file in self._folder.glob("[0-9]*"):
+            if not file.name.isdigit():
+                continue
             try:
                 contexts[int(file.name)] = _decode(file.read_bytes())
             except msgspec.DecodeError:
@@ -107,6 +109,15 @@ def current() -> tuple[int, Context]:
         return -1, Context()
     batch_id = int(batch)
     contexts = _decode_all(task.getLocalProperty(PROPERTY) or "{}")
+    return batch_id, require(contexts, batch_id)
+
+
+def require(contexts: Contexts, batch_id: int) -> Context:
+    """The context of a batch.
+
+    Raises:
+        RuntimeError: it is missing.
+    """
     if batch_id not in contexts:
         raise RuntimeError(f"{FOLDER}/{batch_id} is missing from the checkpoint")
-    return batch_id, contexts[batch_id]
+    return contexts[batch_id]

@@ -25,7 +25,7 @@ FATAL = (
         r"unexpected end-of-input|no content to map|EOFException|Checksum(Exception| error)|"
         r"contexts/\d+ is missing|"
         r"Error reading (delta|snapshot)",
-        "its checkpoint is damaged, or of another query",
+        "its checkpoint is damaged, or of another query or version",
     ),
 )
 OTHERS = (
@@ -77,7 +77,8 @@ def _own_words(text: str) -> str:
     """The innermost cause in a Java stack trace, without the trace; at most 300 characters."""
     before = r"(?:Caused by: |: |Exception in thread \"[^\"]*\" )?"
     causes = re.findall(rf"^{before}((?:[\w$]+\.)+[\w$]*(?:Exception|Error)(?:: .*)?)$", text, re.MULTILINE)
-    words = causes[-1] if causes else next((line for line in text.splitlines() if line.strip()), "")
+    raised = re.findall(r"^\w*(?:Error|Exception): .+$", text.partition("Traceback (most recent call last):")[2], re.M)
+    words = (raised or causes or [next((line for line in text.splitlines() if line.strip()), "")])[-1]
     words = re.sub(r"^\[STREAM_FAILED\] Query \[[^]]*\] terminated with exception: | SQLSTATE: \w+", "", words)
     words = re.sub(r"^(?:[\w$]+\.)+", "", " ".join(words.split()))
     return words if len(words) <= 300 else words[:300] + "…"

@@ -39,10 +39,10 @@ from iot.spark.groups import Groups, merge, totals_by_type
 SPOOL_BYTES = 64 * 1024 * 1024
 # How many groups to collect before they are merged.
 MERGE_ROWS = 200_000
-# How long the progress of a partition is kept: the order of two messages in different partitions is exact when they
-# are read within this time of each other.
-HISTORY_MS = 600_000
-# Maximum number of steps that are kept of a partition's progress.
+# How long the progress of a partition is kept for the next batches, by Kafka's timestamps. A message of another
+# partition that is read even later counts as written after all of it. Replicas that lag delay a message by some 30 s.
+HISTORY_MS = 120_000
+# Maximum number of steps that are kept of a partition's progress: one for each second of event time.
 HISTORY_STEPS = 1_000
 
 JUDGED = pa.schema(
@@ -68,21 +68,30 @@ class Outcome(msgspec.Struct):
     """What a batch hands to the driver, besides its windows."""
 
     report: BatchReport
-    next_context: Context
-    """The context of the batch after it."""
+    progress: dict[int, Progress]
+    """What the next batch must know of the progress of each partition."""
+
+    @property
+    def next_context(self) -> Context:
+        """The context of the batch after it."""
+        return Context(self.progress, self.report.sensor_types, self.report.locations)
 
 
 encode_outcome = msgspec.msgpack.Encoder().encode
 decode_outcome = msgspec.msgpack.Decoder(Outcome, strict=False).decode
 
 
-def judge(folded: Iterable[pa.RecordBatch], context: Context, batch_id: int) -> Iterator[pa.RecordBatch]:
+def judge(
+    folded: Iterable[pa.RecordBatch], context: Context, batch_id: int, state_slack_s: int
+) -> Iterator[pa.RecordBatch]:
     """Judge the partials of all partitions of a batch, and report on it.
 
     Args:
         folded: batches of ``FOLDED``, from every ``fold`` of the batch.
         context: of this batch.
         batch_id: Spark's.
+        state_slack_s: how much longer than the watermark Spark keeps the state of a window. What is older than that
+            counts as late, even if Kafka's timestamps run backwards and say that it was written earlier.
 
     Returns:
         Batches of ``JUDGED``: rows to count in windows, and one row with the ``Outcome``.
@@ -102,7 +111,7 @@ def judge(folded: Iterable[pa.RecordBatch], context: Context, batch_id: int) -> 
         progress = _merged_progress(context, reports)
         types = _Names(context.sensor_types, MAX_TYPES, [report.new_types for report in reports])
         locations = _Names(context.locations, MAX_LOCATIONS, [report.new_locations for report in reports])
-        judged = _Judged(progress, types, locations)
+        judged = _Judged(progress, types, locations, newest_of_all(context.progress) - state_slack_s)
         for partition, partials in blocks:
             judged.add(partition, pa.ipc.read_record_batch(pa.py_buffer(partials), PARTIALS))
     groups = judged.groups()
@@ -112,8 +121,7 @@ def judge(folded: Iterable[pa.RecordBatch], context: Context, batch_id: int) -> 
     report.sensor_types, report.locations = types.names[:-1], locations.names[:-1]
     if len(groups.slot):
         yield _rows(groups, types.names, locations.names, judged.units)
-    next_context = Context(_recent(progress), report.sensor_types, report.locations)
-    yield _outcome_row(batch_id, Outcome(report, next_context))
+    yield _outcome_row(batch_id, Outcome(report, _recent(progress)))
 
 
 class _Names:
@@ -140,10 +148,14 @@ class _Names:
 class _Judged:
     """Partials, judged and merged into groups as they come."""
 
-    def __init__(self, progress: dict[int, Progress], types: _Names, locations: _Names) -> None:
-        self._progress = progress
+    def __init__(self, progress: dict[int, Progress], types: _Names, locations: _Names, evicted_s: int) -> None:
+        """
+        Args:
+            evicted_s: the newest event time that Spark's state is judged by, in whole seconds.
+        """
+        self._steps = _Steps(progress)
         self._types, self._locations = types, locations
-        self._others: dict[int, tuple[Array, Array]] = {}
+        self._evicted_s = evicted_s
         self._collected: list[Groups] = []
         self._rows = 0
         self._unit_numbers: dict[str, int] = {}
@@ -162,7 +174,7 @@ class _Judged:
         }
         newest_us, count = columns["newest_us"], columns["count"]
         slot = newest_us // SLOT_US
-        before_s = self._newest_of_others(partition, columns["arrived_ms"])
+        before_s = np.maximum(self._steps.newest_of_others(partition, columns["arrived_ms"]), self._evicted_s)
         missed = np.maximum(columns["missed"], windows_missed(slot, before_s))
         late = missed > 0
         if late.any():
@@ -201,15 +213,38 @@ class _Judged:
             return Groups(*(np.empty(0, np.int64) for _ in Groups._fields))
         return merge(Groups(*map(np.concatenate, zip(*self._collected, strict=True))))
 
-    def _newest_of_others(self, partition: int, arrived_ms: Array) -> Array:
-        """The newest event time in whole seconds in all other partitions before these timestamps."""
-        if partition not in self._others:
-            steps = [step for other, of in self._progress.items() if other != partition for step in of]
-            at_ms, newest_s = np.array(rises(*np.array(steps).T), np.int64).T if steps else np.empty((2, 0), np.int64)
-            self._others[partition] = at_ms, np.maximum(np.concatenate(([FIRST_NEWEST_S], newest_s)), FIRST_NEWEST_S)
-        at_ms, newest_s = self._others[partition]
-        found: Array = newest_s[np.searchsorted(at_ms, arrived_ms, side="left")]
+
+class _Steps:
+    """The progress of all partitions in one order, to look up what the others had reached."""
+
+    def __init__(self, progress: dict[int, Progress]) -> None:
+        steps = sorted((*step, partition) for partition, of in progress.items() for step in of)
+        # Before each step: the newest event time, its partition, and the newest event time of all other partitions.
+        best, second = [(FIRST_NEWEST_S, -1)], [FIRST_NEWEST_S]
+        for _, newest_s, partition in steps:
+            (best_s, leader), second_s = best[-1], second[-1]
+            if partition == leader:
+                best_s = max(best_s, newest_s)
+            elif newest_s > best_s:
+                best_s, leader, second_s = newest_s, partition, best_s
+            else:
+                second_s = max(second_s, newest_s)
+            best.append((best_s, leader))
+            second.append(second_s)
+        self._at_ms = np.array([at_ms for at_ms, *_ in steps], np.int64)
+        self._best_s, self._leader = np.array(best, np.int64).T
+        self._second_s = np.array(second, np.int64)
+
+    def newest_of_others(self, partition: int, arrived_ms: Array) -> Array:
+        """The newest event time in whole seconds that the other partitions had before these timestamps."""
+        step = np.searchsorted(self._at_ms, arrived_ms, side="left")
+        found: Array = np.where(self._leader[step] == partition, self._second_s[step], self._best_s[step])
         return found
+
+
+def newest_of_all(progress: dict[int, Progress]) -> int:
+    """The newest event time of all partitions in whole seconds."""
+    return max([FIRST_NEWEST_S, *(newest_of(steps) for steps in progress.values())])
 
 
 def _merged_progress(context: Context, reports: list[PartitionReport]) -> dict[int, Progress]:
@@ -266,7 +301,7 @@ def _rows(groups: Groups, types: list[str], locations: list[str], units: list[st
 
 def _outcome_row(batch_id: int, outcome: Outcome) -> pa.RecordBatch:
     """A row that moves no watermark and reaches one window that is open."""
-    newest_s = max(FIRST_NEWEST_S, *(newest_of(steps) for steps in outcome.next_context.progress.values()), 0)
+    newest_s = newest_of_all(outcome.progress)
     slot = newest_s * 1_000_000 // SLOT_US
     row: dict[str, Any] = dict.fromkeys(JUDGED.names) | {
         "event_time": newest_s * 1_000_000,

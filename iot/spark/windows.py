@@ -57,9 +57,9 @@ def folded(messages: DataFrame, on_rejected: fold.OnRejected | None = None, sens
     return messages.mapInArrow(partial(_fold, on_rejected, sensors), _ddl(fold.FOLDED))
 
 
-def judged(folded: DataFrame) -> DataFrame:
+def judged(folded: DataFrame, state_slack_s: int = STATE_SLACK_S) -> DataFrame:
     """Columns: as ``lateness.JUDGED``; one small task."""
-    return folded.repartition(1).mapInArrow(_judge, _ddl(lateness.JUDGED))
+    return folded.repartition(1).mapInArrow(partial(_judge, state_slack_s), _ddl(lateness.JUDGED))
 
 
 def over_all_locations(judged: DataFrame) -> DataFrame:
@@ -82,14 +82,16 @@ def windows(judged: DataFrame, state_slack_s: int = STATE_SLACK_S) -> DataFrame:
         judged.withWatermark("event_time", f"{WATERMARK_S + state_slack_s} seconds")
         .withColumn("window", window)
         .where("window.end > missed_until")
-        .groupBy("window", "sensor_type", "location", "batch_id")
+        # The outcomes of all batches share one group in each window, because they have no sensor type.
+        .groupBy("window", "sensor_type", "location")
         .agg(
             f.max_by("unit", "event_time").alias("unit"),
             f.sum("count").alias("count"),
             f.sum("total").alias("total"),
             f.min("min").alias("min"),
             f.max("max").alias("max"),
-            f.first("outcome").alias("outcome"),
+            f.max("batch_id").alias("batch_id"),
+            f.max_by("outcome", "batch_id").alias("outcome"),
         )
         .select(
             f.col("window.end").alias("end"),
@@ -136,8 +138,9 @@ def start_windows(
         choose_codegen(frame.sparkSession)
         of_windows, outcome = split_outcome(frame.toArrow(), batch_id)
         if outcome is None:
-            context = known[batch_id]
-            outcome = Outcome(BatchReport(sensor_types=context.sensor_types, locations=context.locations), context)
+            context = contexts.require(known, batch_id)
+            report = BatchReport(sensor_types=context.sensor_types, locations=context.locations)
+            outcome = Outcome(report, context.progress)
         on_batch(batch_id, of_windows, outcome.report)
         files.write(batch_id + 1, outcome.next_context)
         known.clear()
@@ -145,11 +148,14 @@ def start_windows(
         contexts.publish(spark, known)
 
     contexts.publish(spark, known)
-    of_readings = judged(folded(messages(topic), on_rejected, sensors))
+    of_readings = judged(folded(messages(topic), on_rejected, sensors), state_slack_s)
     changed = windows(of_readings if by_location else over_all_locations(of_readings), state_slack_s)
     query = changed.writeStream.queryName("windows").outputMode("update").option("checkpointLocation", str(checkpoint))
     with with_settings(spark, NO_WHOLE_STAGE_CODEGEN):
-        return query.foreachBatch(keep).trigger(**trigger).start()
+        started = query.foreachBatch(keep).trigger(**trigger).start()
+    # The query has a thread of its own by now, with its own copy.
+    contexts.publish(spark, {})
+    return started
 
 
 def split_outcome(rows: pa.Table, batch_id: int) -> tuple[pa.Table, Outcome | None]:
@@ -168,9 +174,9 @@ def _fold(
     return fold.fold(batches, context, on_rejected, sensors)
 
 
-def _judge(folded: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _judge(state_slack_s: int, folded: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     batch_id, context = contexts.current()
-    return lateness.judge(folded, context, batch_id)
+    return lateness.judge(folded, context, batch_id, state_slack_s)
 
 
 _DDL = {

@@ -56,7 +56,11 @@ def arrow_batches(sent: list[Sent], size: int = 50_000) -> dict[int, list[pa.Rec
 
 
 def run_batch(
-    sent: list[Sent], context: Context | None = None, size: int = 50_000, sensors: bool = True
+    sent: list[Sent],
+    context: Context | None = None,
+    size: int = 50_000,
+    sensors: bool = True,
+    state_slack_s: int = 1_000_000_000,
 ) -> tuple[list[dict[str, Any]], BatchReport, Context]:
     """Fold and judge one batch; return the rows for the windows, the report and the context of the next batch."""
     context = context or Context()
@@ -65,7 +69,7 @@ def run_batch(
         for of_partition in arrow_batches(sent, size).values()
         for row in fold(of_partition, context, sensors=sensors)
     ]
-    rows = [row for batch in judge(folded, context, 7) for row in batch.to_pylist()]
+    rows = [row for batch in judge(folded, context, 7, state_slack_s) for row in batch.to_pylist()]
     [last] = [row for row in rows if row["batch_id"] is not None]
     assert last["batch_id"] == 7
     outcome: Outcome = decode_outcome(last["outcome"])

@@ -234,3 +234,21 @@ def test_windows_over_all_locations(spark, broker, topic, tmp_path):
     assert query.awaitTermination(60)
     found = {(end_s, sensor_type): window for (end_s, sensor_type, _), window in results.windows.items()}
     assert oracle.differences(found, oracle.over_all_locations(wanted)) == []
+
+
+def test_state_does_not_grow_while_event_time_stands_still(spark, broker, topic, tmp_path):
+    results = Results()
+    query = start_query(spark, broker, topic, tmp_path, results, trigger={"processingTime": "0 seconds"})
+    moment = format_timestamp(int(time.time()) * 1_000_000)
+    try:
+        for number in range(8):
+            stuck = Message("sensor_0", "temperature", float(number), moment, "hall")
+            write(broker.kafka, topic, [(b"sensor_0", encode(stuck))])
+            query.processAllAvailable()
+        rows = query.lastProgress["stateOperators"][0]["numRowsTotal"]
+    finally:
+        query.stop()
+    assert results.batches >= 8
+    # Three windows, and one row for the outcomes of all batches.
+    assert rows == 4
+    results.require(oracle.expected(oracle.read_topic(broker.bootstrap_servers, topic)))

@@ -40,6 +40,7 @@ def test_a_repeated_batch_changes_no_context(tmp_path):
 def test_a_damaged_context_counts_as_missing(tmp_path, content):
     ContextFiles(tmp_path).write(4, Context({0: [(7, 1)]}))
     (tmp_path / contexts.FOLDER / "3").write_bytes(content)
+    (tmp_path / contexts.FOLDER / "4.copy").write_bytes(b"{}")
     assert ContextFiles(tmp_path).read().keys() == {0, 4}
 
 

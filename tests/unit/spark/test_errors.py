@@ -18,16 +18,18 @@ FAILED = "[STREAM_FAILED] Query [id = 3f, runId = 0c] terminated with exception:
     [
         (
             FAILED + "Failed to read log file file:/c/offsets/1. Incomplete log file SQLSTATE: XXKST",
-            "its checkpoint is damaged, or of another query (Failed to read log file file:/c/offsets/1. "
+            "its checkpoint is damaged, or of another query or version (Failed to read log file file:/c/offsets/1. "
             "Incomplete log file); rm -r /c",
         ),
         (
             FAILED + "Unexpected end-of-input in field name\n at [Source: REDACTED; line: 1] SQLSTATE: XXKST",
-            "its checkpoint is damaged, or of another query (Unexpected end-of-input in field name); rm -r /c",
+            "its checkpoint is damaged, or of another query or version (Unexpected end-of-input in field name); "
+            "rm -r /c",
         ),
         (
             FAILED + "Checksum error: file:/c/offsets/3 at 0 exp: -1 got: 8 SQLSTATE: XXKST",
-            "its checkpoint is damaged, or of another query (Checksum error: file:/c/offsets/3 at 0 exp: -1 got: 8); "
+            "its checkpoint is damaged, or of another query or version "
+            "(Checksum error: file:/c/offsets/3 at 0 exp: -1 got: 8); "
             "rm -r /c",
         ),
         (
@@ -63,8 +65,12 @@ FAILED = "[STREAM_FAILED] Query [id = 3f, runId = 0c] terminated with exception:
             "(IOException: No space left on device)",
         ),
         (
-            FAILED + "RuntimeError: contexts/7 is missing from the checkpoint",
-            "its checkpoint is damaged, or of another query (RuntimeError: contexts/7 is missing from the checkpoint); "
+            FAILED + "PythonException: An exception was thrown from the Python worker:\n"
+            "Traceback (most recent call last):\n"
+            '  File "iot/spark/contexts.py", line 107, in current\n'
+            "RuntimeError: contexts/7 is missing from the checkpoint\n SQLSTATE: 38000",
+            "its checkpoint is damaged, or of another query or version "
+            "(RuntimeError: contexts/7 is missing from the checkpoint); "
             "rm -r /c",
         ),
         (FAILED + "Job aborted. SQLSTATE: XXKST", "Job aborted."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -191,3 +192,26 @@ def test_clocks_a_day_ahead_or_behind_change_no_other_sensors_windows():
         assert totals == [3_000 + 15, 15, 15]
         newest_s = max(int(decode(one.value).time_us) for one in others) // 1_000_000
         assert max(steps[-1][1] for steps in context.progress.values()) == newest_s
+
+
+def test_what_sparks_state_has_lost_is_late_even_if_kafkas_clock_stepped_back():
+    _, _, context = run_batch([Sent(0, BASE_MS, reading(BASE_US))])
+    # In its partition it is the first, and by Kafka's timestamps it was written before the other.
+    old = Sent(1, BASE_MS - 180_000, reading(BASE_US - 180_000_000))
+    rows, report, _ = run_batch([old], context, state_slack_s=60)
+    assert (rows, report.messages, report.late) == ([], 1, 1)
+    rows, report, _ = run_batch([old], context, state_slack_s=3_600)
+    assert (len(rows), report.late) == (1, 0)
+
+
+def test_partitions_are_judged_against_all_others_however_many_there_are():
+    chance = random.Random(7)
+    timed = []
+    for n in range(400):
+        at_us = BASE_US + n * 500_000 - chance.choice([0, 0, 4_000_000, 12_000_000, 22_000_000, 33_000_000])
+        value = reading(at_us, location="hall", sequence=n)
+        timed.append(Timed(Sent(chance.randrange(24), BASE_MS + n * 500 // 3 * 3, value), at_us, "temperature"))
+    rows, report, _ = run_batch([one.sent for one in timed])
+    found = {key: count for key, (count, _, _) in windows_of_rows(rows).items()}
+    assert (found, report.late) == reference(timed)
+    assert report.late > 100
