@@ -26,8 +26,8 @@ BATCH_ID = "streaming.sql.batchId"
 KEPT = 8
 
 Progress = list[tuple[int, int]]
-"""How the newest event time of a partition rose: (Kafka's timestamp in ms, newest event time in whole seconds) of the
-first message after each rise, both ascending."""
+"""How the newest event time of a partition rose: (Kafka's timestamp in ms, newest event time in whole seconds) of each
+message that raised it, both ascending."""
 
 
 class Context(msgspec.Struct):

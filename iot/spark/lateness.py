@@ -1,11 +1,15 @@
 """Judges lateness across partitions and reports on the batch: the second Python step of a batch.
 
-A reading counts in a window that ends after N - 5 s. N is the newest event time written to the topic before it: in its
-own partition at smaller offsets, which ``iot.spark.fold`` has judged, and in the others at smaller Kafka timestamps. A
-message of another partition with the same timestamp was not written before it.
+A reading counts in a window that ends after N - 5 s. N is the newest event time written to the topic before it. In its
+own partition that means smaller offsets, and ``iot.spark.fold`` has judged those. In the others it means smaller Kafka
+timestamps: of two messages with the same timestamp, neither is before the other.
 
-The progress of all partitions must be known first, and it arrives last. So the partials are spooled, to disk when they
-are large, and judged in a second pass, one at a time. Nothing here imports pyspark.
+A *partial* is a row of readings that ``fold`` has added up. They share their slot and Kafka's timestamp, so the other
+partitions make all of them late or none. The *progress* of a partition says when its newest event time rose. Each
+partition reports it after its last partial.
+
+So all partials are spooled until every report is here, to disk when they are large, and then judged block by block.
+Nothing here imports pyspark.
 """
 
 from __future__ import annotations
@@ -39,10 +43,10 @@ from iot.spark.groups import Groups, merge, totals_by_type
 SPOOL_BYTES = 64 * 1024 * 1024
 # How many groups to collect before they are merged.
 MERGE_ROWS = 200_000
-# How long the progress of a partition is kept for the next batches, by Kafka's timestamps. A message of another
-# partition that is read even later counts as written after all of it. Replicas that lag delay a message by some 30 s.
+# How far back, by Kafka's timestamps, the next batch knows the progress of each partition. What rose before that counts
+# as written before every message. Lagging replicas delay a message by about 30 s, so this is ample.
 HISTORY_MS = 120_000
-# Maximum number of steps that are kept of a partition's progress: one for each second of event time.
+# Maximum number of steps that are kept of a partition's progress. A step is at least one second of event time.
 HISTORY_STEPS = 1_000
 
 JUDGED = pa.schema(
@@ -57,7 +61,7 @@ JUDGED = pa.schema(
         ("total", pa.float64()),
         ("min", pa.float64()),
         ("max", pa.float64()),
-        # Null but in the last row, which carries the Outcome as msgpack.
+        # Null except in the last row, which carries the Outcome as msgpack.
         ("batch_id", pa.int64()),
         ("outcome", pa.binary()),
     ]
@@ -73,7 +77,7 @@ class Outcome(msgspec.Struct):
 
     @property
     def next_context(self) -> Context:
-        """The context of the batch after it."""
+        """The context of the next batch."""
         return Context(self.progress, self.report.sensor_types, self.report.locations)
 
 
@@ -89,9 +93,9 @@ def judge(
     Args:
         folded: batches of ``FOLDED``, from every ``fold`` of the batch.
         context: of this batch.
-        batch_id: Spark's.
-        state_slack_s: how much longer than the watermark Spark keeps the state of a window. What is older than that
-            counts as late, even if Kafka's timestamps run backwards and say that it was written earlier.
+        batch_id: Spark's id of this batch.
+        state_slack_s: how many seconds longer than the watermark Spark keeps a window. A reading for a window that
+            Spark has dropped counts as late, even if Kafka's timestamps run backwards and say that it was earlier.
 
     Returns:
         Batches of ``JUDGED``: rows to count in windows, and one row with the ``Outcome``.
@@ -148,14 +152,14 @@ class _Names:
 class _Judged:
     """Partials, judged and merged into groups as they come."""
 
-    def __init__(self, progress: dict[int, Progress], types: _Names, locations: _Names, evicted_s: int) -> None:
+    def __init__(self, progress: dict[int, Progress], types: _Names, locations: _Names, least_newest_s: int) -> None:
         """
         Args:
-            evicted_s: the newest event time that Spark's state is judged by, in whole seconds.
+            least_newest_s: lower bound of N in whole seconds. Spark has already dropped the windows that it closes.
         """
         self._steps = _Steps(progress)
         self._types, self._locations = types, locations
-        self._evicted_s = evicted_s
+        self._least_newest_s = least_newest_s
         self._collected: list[Groups] = []
         self._rows = 0
         self._unit_numbers: dict[str, int] = {}
@@ -174,7 +178,7 @@ class _Judged:
         }
         newest_us, count = columns["newest_us"], columns["count"]
         slot = newest_us // SLOT_US
-        before_s = np.maximum(self._steps.newest_of_others(partition, columns["arrived_ms"]), self._evicted_s)
+        before_s = np.maximum(self._steps.newest_of_others(partition, columns["arrived_ms"]), self._least_newest_s)
         missed = np.maximum(columns["missed"], windows_missed(slot, before_s))
         late = missed > 0
         if late.any():
@@ -204,7 +208,7 @@ class _Judged:
         self._rows += len(self._collected[-1].slot)
         if self._rows > MERGE_ROWS:
             self._collected = [self.groups()]
-            # At least half of the rows must be new before they are merged again.
+            # Merge again only after half as many new rows.
             self._rows = min(len(self._collected[0].slot), MERGE_ROWS // 2)
 
     def groups(self) -> Groups:
@@ -236,7 +240,10 @@ class _Steps:
         self._second_s = np.array(second, np.int64)
 
     def newest_of_others(self, partition: int, arrived_ms: Array) -> Array:
-        """The newest event time in whole seconds that the other partitions had before these timestamps."""
+        """The newest event time that the other partitions had before these timestamps.
+
+        Whole seconds suffice, see ``windows_missed``.
+        """
         step = np.searchsorted(self._at_ms, arrived_ms, side="left")
         found: Array = np.where(self._leader[step] == partition, self._second_s[step], self._best_s[step])
         return found
@@ -263,6 +270,7 @@ def _recent(progress: dict[int, Progress]) -> dict[int, Progress]:
     for partition, steps in progress.items():
         older = sum(at_ms <= last_ms - HISTORY_MS for at_ms, _ in steps)
         kept = steps[max(older - 1, len(steps) - HISTORY_STEPS, 0) :]
+        # The first step stands for everything that is forgotten, so it gets time 0.
         recent[partition] = kept if kept[0] == steps[0] and not older else [(0, kept[0][1]), *kept[1:]]
     return recent
 
@@ -300,7 +308,11 @@ def _rows(groups: Groups, types: list[str], locations: list[str], units: list[st
 
 
 def _outcome_row(batch_id: int, outcome: Outcome) -> pa.RecordBatch:
-    """A row that moves no watermark and reaches one window that is open."""
+    """The row that carries the Outcome through Spark's windows.
+
+    It has the newest event time, so the watermark stays. It counts only in the last of its three windows, so Spark
+    returns it once.
+    """
     newest_s = newest_of_all(outcome.progress)
     slot = newest_s * 1_000_000 // SLOT_US
     row: dict[str, Any] = dict.fromkeys(JUDGED.names) | {
