@@ -38,7 +38,7 @@ class Identity(msgspec.Struct, frozen=True):
         if found.topic != self.topic:
             why = f"is of topic {found.topic}, not {self.topic}"
         else:
-            why = f"is of an earlier topic {self.topic}, which was deleted and created again"
+            why = f"is of an earlier topic {self.topic}, which was deleted and made again"
         raise UserError(f"{what} {why}; {fix}")
 
 
