@@ -15,11 +15,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iot import cli
+from iot import cli, places
 from iot.batches import Identity, Offsets
-from iot.kafka.connect import require_broker
+from iot.kafka.connect import require_broker, something_listens
 from iot.kafka.offsets import start_offsets
 from iot.kafka.topics import ensure_topics, topic_id
 from iot.pipeline import pipeline, resume
@@ -34,6 +35,7 @@ from iot.spark import session as spark_session
 from iot.web import flags
 from iot.web.access import require_token
 from iot.web.child import WebChild
+from iot.web.listening import listen
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -62,23 +64,29 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     """
     say, kafka = Log(), cli.kafka_from(args)
     load_rules(args.rules)
-    require_token(args.host, args.token, args.insecure)
     with ExitStack() as stack:
+        # Before anything is started: the port is free, and stays ours.
+        listening = stack.enter_context(listen(args.host, args.port))
+        require_token(args.host, args.token, args.insecure)
         stack.enter_context(checkpoints.lock(args.checkpoint_dir, NAME))
         store = Store(args.database_url)
         stack.callback(store.close)
+        require_places(args, store)
+        # With --demo, a broker is started where nothing listens.
+        if not args.demo or something_listens(kafka):
+            require_broker(kafka)
         # Spark takes longest to start, so it starts first; what it needs comes up meanwhile.
         starting = stack.enter_context(ThreadPoolExecutor(1)).submit(spark_session.start, NAME, args.master)
         stack.callback(stop_spark, starting)
         if args.demo:
             stack.enter_context(demo_broker(kafka, say, stop))
-        settings = prepare(args, kafka, store, say)
+        prepared = prepare(args, kafka, store, say)
         if args.demo:
             stack.enter_context(demo_sensors(args, say))
-        page = stack.enter_context(WebChild(args))
-        page.await_answer(stop)
-        say(f"page     {page.url}")
-        processing = Pipeline(starting, store, settings, say=say, report_database=page.report_database)
+        page = stack.enter_context(WebChild(args, listening))
+        if page.await_answer(stop):
+            say(f"page     {page.url}")
+        processing = Pipeline(starting, store, prepared, say=say, report_database=page.report_database)
         processing.start()
         stack.callback(lambda: say(summary(processing)))
         stack.callback(processing.close)
@@ -91,6 +99,21 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         say("stopping")
     if processing.over:
         raise UserError(processing.over)
+
+
+def require_places(args: argparse.Namespace, store: Store) -> None:
+    """Check that logs, checkpoints and results can be written.
+
+    Raises:
+        UserError: one of them cannot.
+    """
+    places.require_state_folders(args.checkpoint_dir, CHECKPOINTS)
+    if file := database_file(args.database_url):
+        fix = "choose another file with --database-url"
+        places.require_writable_file(Path(file), fix)
+        # SQLite keeps its journal beside the file.
+        places.require_writable_folder(Path(file).parent, fix)
+    store.identity()
 
 
 def prepare(args: argparse.Namespace, kafka: Kafka, store: Store, say: Log) -> pipeline.Settings:

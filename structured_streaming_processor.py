@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from iot import cli, terminal
+from iot import cli, places, terminal
 from iot.alerts import Rules
 from iot.batches import BatchReport, Identity
 from iot.kafka.alert_feed import AlertFeed
@@ -190,6 +190,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     """
     kafka = cli.kafka_from(args)
     load_rules(args.rules)
+    places.require_state_folders(args.checkpoint_dir, CHECKPOINTS)
     require_broker(kafka)
     for warning in ensure_topics(kafka, [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]):
         print(f"warning: {warning}", file=sys.stderr)

@@ -42,12 +42,19 @@ def require_broker(kafka: Kafka, timeout_s: float = START_S) -> None:
         raise _why_no_broker(kafka) from error
 
 
-def _why_no_broker(kafka: Kafka) -> UserError:
-    no_answer = f"no Kafka broker answers at {kafka.bootstrap_servers}"
-    start_one = f"start the embedded one in another terminal: python -m iot.broker{_port_flag(kafka)}"
+def something_listens(kafka: Kafka) -> bool:
+    """Whether anything accepts connections at the address, a broker or not."""
     try:
         _connect(kafka, REFUSAL_S)
     except OSError:
+        return False
+    return True
+
+
+def _why_no_broker(kafka: Kafka) -> UserError:
+    no_answer = f"no Kafka broker answers at {kafka.bootstrap_servers}"
+    start_one = f"start the embedded one in another terminal: python -m iot.broker{_port_flag(kafka)}"
+    if not something_listens(kafka):
         return NothingListens(f"{no_answer}; {start_one}")
     if refusal := _refusal(kafka):
         return UserError(f"Kafka at {kafka.bootstrap_servers} refuses this client: {refusal}; check --kafka-config")

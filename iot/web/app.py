@@ -21,6 +21,7 @@ from iot.terminal import printable
 from iot.web import access, openapi
 from iot.web.events import EventStreams
 from iot.web.flags import HOST, PORT
+from iot.web.listening import INSTANCE_HEADER
 from iot.web.parameters import ParameterError, Parameters
 from iot.web.prometheus import Exporter
 from iot.web.responses import Body, Cache, json_body, windows_csv, windows_json
@@ -32,6 +33,8 @@ from iot.web.snapshots import Snapshots
 PLOTLY_MAX_AGE_S = 24 * 3600
 # Maximum number of windows in one answer: 24 hours of a dozen sensor types.
 MAX_WINDOWS = 100_000
+# A proxy on the way must pass every event on at once: the last two keep nginx from collecting and compressing them.
+STREAM_HEADERS = {"Connection": "close", "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 SLIDE_US = SLIDE_S * 1_000_000
 
 site = Blueprint("site", __name__)
@@ -62,10 +65,11 @@ def create_app(config: Mapping[str, Any]) -> Flask:
 
     Args:
         config: ``STORE``, the results database; optionally ``TOKEN``, ``HOST`` and ``PORT``, which decide who may
-            read, and ``CLOCK``, which returns seconds since the epoch.
+            read; ``INSTANCE``, an id by which whoever started the server recognises it; and ``CLOCK``, which returns
+            seconds since the epoch.
     """
     app = Flask("iot.web", template_folder="templates", static_folder="static")
-    app.config.from_mapping({"CLOCK": time.time, "TOKEN": None, "HOST": HOST, "PORT": PORT} | dict(config))
+    app.config.from_mapping({"CLOCK": time.time, "TOKEN": None, "HOST": HOST, "PORT": PORT, "INSTANCE": ""} | dict(config))
     app.extensions["services"] = Services(app.config)
     access.protect(app, app.config["HOST"], app.config["PORT"], app.config["TOKEN"])
     app.register_blueprint(site)
@@ -148,7 +152,7 @@ def stream() -> Response:
         return _failure(501, "this web server cannot push events: poll /api/metrics and /api/alerts instead")
     if not streams.has_room:
         return _failure(503, "too many event streams are open", {"Retry-After": "10"})
-    response = Response(iter(()), mimetype="text/event-stream", headers={"Connection": "close"})
+    response = Response(iter(()), mimetype="text/event-stream", headers=STREAM_HEADERS)
     if request.method == "GET":
         last_event_id = request.headers.get("Last-Event-ID", "")
         hand_over(lambda connection: streams.add(connection, last_event_id))
@@ -163,7 +167,7 @@ def api() -> Response:
 @site.get("/healthz")
 def healthz() -> Response:
     problem = _services().snapshots.problem()
-    return _json(Health(problem is None, problem), 503 if problem else 200)
+    return _json(Health(problem is None, problem), 503 if problem else 200, {INSTANCE_HEADER: current_app.config["INSTANCE"]})
 
 
 @site.get("/metrics")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +21,7 @@ from types import TracebackType
 from iot.processes import end, spawn
 from iot.settings import UserError
 from iot.web.flags import address
+from iot.web.listening import INSTANCE_HEADER
 
 ROOT = Path(__file__).parents[2]
 # How long to wait for the page.
@@ -25,26 +29,31 @@ START_S = 30.0
 
 
 class WebChild:
-    """The process; ``with WebChild(args) as page`` starts it and ends it.
+    """The process; ``with WebChild(args, listening) as page`` starts it and ends it.
 
     Args:
         args: with the flags of ``iot.web``.
+        listening: the socket of the page, from ``listening.listen``. It is handed over to the process.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, listening: socket.socket) -> None:
         self.url = f"http://{address(args.host)}:{args.port}"
         self._command = [sys.executable, "-m", "iot.web", "--topic", args.topic, "--host", args.host]
         self._command += ["--port", str(args.port), "--bootstrap-servers", args.bootstrap_servers]
         self._command += ["--kafka-config", str(args.kafka_config)] if args.kafka_config else []
         self._command += ["--insecure"] if args.insecure else []
-        self._command += ["--told-by-stdin"]
+        self._listening, self._instance = listening, secrets.token_hex(8)
+        self._command += ["--listening-fd", str(listening.fileno()), "--instance", self._instance, "--told-by-stdin"]
         # Secrets are not on its command line, which every user of the machine can read.
         self._environment = os.environ | {"IOT_DATABASE_URL": args.database_url}
         self._environment |= {"IOT_TOKEN": args.token} if args.token else {}
         self._environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
     def __enter__(self) -> WebChild:
-        self._process = spawn(self._command, stdin=subprocess.PIPE, env=self._environment)
+        # Only the web server keeps the socket: when it ends, clients are refused and do not wait.
+        with self._listening:
+            passed = [self._listening.fileno()]
+            self._process = spawn(self._command, stdin=subprocess.PIPE, env=self._environment, pass_fds=passed)
         return self
 
     def __exit__(
@@ -52,26 +61,39 @@ class WebChild:
     ) -> None:
         end(self._process, signal.SIGTERM)
 
-    def await_answer(self, stop: threading.Event) -> None:
-        """Wait until the page answers, or ``stop`` is set.
+    def await_answer(self, stop: threading.Event) -> bool:
+        """Wait until this page answers at its URL; returns False if ``stop`` was set before.
 
         Raises:
-            UserError: the process ended, and has printed why; or it does not answer in time.
+            UserError: the process ended, and has printed why; or it does not answer in time, or another program does.
         """
         deadline_s = time.monotonic() + START_S
         while not stop.is_set():
             if self._process.poll() is not None:
                 raise UserError("the page did not start, for the reason above")
-            try:
-                urllib.request.urlopen(f"{self.url}/healthz", timeout=2).close()
-            except urllib.error.HTTPError:
-                return
-            except OSError:
-                if time.monotonic() > deadline_s:
-                    raise UserError(f"the page does not answer at {self.url}") from None
-                stop.wait(0.1)
-            else:
-                return
+            found = self._who_answers()
+            if found == self._instance:
+                return True
+            if time.monotonic() > deadline_s:
+                why = "does not answer" if found is None else "is not reached: another program answers"
+                raise UserError(f"the page {why} at {self.url}; choose another with --port or --host")
+            stop.wait(0.1)
+        return False
+
+    def _who_answers(self) -> str | None:
+        """The instance id of what answers at the URL, empty for another program; None if nothing answers."""
+        # The page is on this machine, so no proxy is used.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"{self.url}/healthz", timeout=2) as response:
+                return str(response.headers.get(INSTANCE_HEADER, ""))
+        except urllib.error.HTTPError as error:
+            with error:
+                return str(error.headers.get(INSTANCE_HEADER, ""))
+        except http.client.HTTPException:
+            return ""
+        except OSError:
+            return None
 
     def require_running(self) -> None:
         """Raise ``UserError`` if the process has ended."""

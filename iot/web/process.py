@@ -7,6 +7,7 @@ whatever Spark is doing. Alerts come straight from their topic.
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 import threading
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ from iot.web.access import require_token
 from iot.web.app import create_app, services
 from iot.web.events import EventStreams
 from iot.web.flags import add_arguments
+from iot.web.listening import listen
 from iot.web.server import Server
 from iot.web.snapshots import Snapshots
 
@@ -35,13 +37,16 @@ def serve(args: argparse.Namespace, stop: threading.Event) -> None:
     Raises:
         UserError: the server cannot start, or Kafka refuses the connection.
     """
-    require_token(args.host, args.token, args.insecure)
     kafka = cli.kafka_from(args)
     with ExitStack() as stack:
+        listening = socket.socket(fileno=args.listening_fd) if args.listening_fd else listen(args.host, args.port)
+        stack.callback(listening.close)
+        require_token(args.host, args.token, args.insecure)
         store = Store(args.database_url)
         stack.callback(store.close)
-        app = create_app({"STORE": store, "TOKEN": args.token, "HOST": args.host, "PORT": args.port})
-        server = Server(args.host, args.port, app)
+        shared = {"TOKEN": args.token, "HOST": args.host, "PORT": args.port, "INSTANCE": args.instance}
+        app = create_app({"STORE": store} | shared)
+        server = Server(listening, app)
         server.start()
         stack.callback(server.stop)
         streams, snapshots = services(app).streams, services(app).snapshots
@@ -52,11 +57,11 @@ def serve(args: argparse.Namespace, stop: threading.Event) -> None:
         if args.told_by_stdin:
             # Unbuffered: a thread that still waits on a buffered stdin would hold its lock when Python exits.
             lines = FileIO(0, closefd=False)
-            threading.Thread(target=listen, args=(lines, snapshots), name="stdin", daemon=True).start()
+            threading.Thread(target=take_reports, args=(lines, snapshots), name="stdin", daemon=True).start()
         follow_alerts(kafka, args.topic, streams, stop)
 
 
-def listen(lines: Iterable[bytes], snapshots: Snapshots) -> None:
+def take_reports(lines: Iterable[bytes], snapshots: Snapshots) -> None:
     """Take over from the processing why it cannot write to the database: a line each time, empty once it can again."""
     for line in lines:
         snapshots.write_failure = line.decode().strip() or None
@@ -85,6 +90,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.prog = "python -m iot.web"
     add_arguments(parser)
     parser.add_argument("--told-by-stdin", action="store_true", help=argparse.SUPPRESS)
+    # The socket that iot_streaming_app.py listens on, and the id by which it recognises this process.
+    parser.add_argument("--listening-fd", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--instance", default="", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 

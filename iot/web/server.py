@@ -6,7 +6,7 @@ thread only once it has sent something, and every request has a deadline.
 
 from __future__ import annotations
 
-import errno
+import os
 import resource
 import socket
 import sys
@@ -20,13 +20,11 @@ from cheroot.server import HTTPConnection
 from cheroot.wsgi import Gateway_10
 from cheroot.wsgi import Server as CherootServer
 
-from iot.settings import UserError, reason
+from iot.web.listening import BACKLOG
 
 THREADS = 32
 # Maximum number of connections that wait for a request.
 MAX_IDLE = 1_000
-# Maximum number of connections that wait to be accepted.
-BACKLOG = 256
 MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 64 * 1024
 # How long a connection may be idle, and how long a single read or write may take.
@@ -94,10 +92,14 @@ class Server(CherootServer):
     max_request_header_size = MAX_HEAD_BYTES
     max_request_body_size = MAX_BODY_BYTES
 
-    def __init__(self, host: str, port: int, application: Any) -> None:
-        super().__init__(
-            (host, port), application, THREADS, server_name="iot", request_queue_size=BACKLOG, timeout=IDLE_S
-        )
+    def __init__(self, listening: socket.socket, application: Any) -> None:
+        """
+        Args:
+            listening: a socket that listens, as ``listening.listen`` returns it. The server closes it.
+        """
+        address = listening.getsockname()[:2]
+        super().__init__(address, application, THREADS, server_name="iot", request_queue_size=BACKLOG, timeout=IDLE_S)
+        self._listening = listening
         self.gateway = _Gateway
         self._deadlines_s: dict[_Connection, float] = {}
         self._stopping_s = float("inf")
@@ -105,17 +107,11 @@ class Server(CherootServer):
         self._serving = threading.Thread(target=self.serve, name="http", daemon=True)
 
     def start(self) -> None:
-        """Listen, and serve in the background.
-
-        Raises:
-            UserError: the address is in use or not of this machine.
-        """
+        """Serve in the background."""
         _allow_open_files()
-        try:
-            self.prepare()
-        except OSError as error:
-            host, port = self.bind_addr
-            raise UserError(f"cannot serve at {host} port {port}: {self._why(error)}") from error
+        # cheroot would take the socket that systemd passes to a service.
+        os.environ.pop("LISTEN_PID", None)
+        self.prepare()
         self._serving.start()
         threading.Thread(target=self._cut_late, name="http-limits", daemon=True).start()
 
@@ -143,24 +139,15 @@ class Server(CherootServer):
         else:
             conn.close()
 
-    def bind(self, *args: Any) -> Any:
-        try:
-            return super().bind(*args)
-        except OSError as error:
-            # cheroot raises another error in the end, without the reason.
-            self._bind_error = error
-            raise
+    def bind(self, *_: Any) -> socket.socket:
+        """Use the socket that was given."""
+        self.socket = self._listening
+        return self._listening
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
         """Report only errors: clients may come and go."""
         if level >= 40:
             print(f"error: web server: {msg}", file=sys.stderr, flush=True)
-
-    def _why(self, error: OSError) -> str:
-        error = getattr(self, "_bind_error", error)
-        if error.errno == errno.EADDRINUSE:
-            return "the port is already in use; choose another with --port"
-        return f"{reason(error)}; choose another with --host or --port"
 
     def _cut_late(self) -> None:
         while not self._stopped.wait(CHECK_EVERY_S):
