@@ -161,7 +161,8 @@ def open_page(browser, site) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         context.set_default_timeout(TIMEOUT_MS)
         if not push:
-            # This is the answer of a server that cannot push.
+            # This is the answer of a server that cannot push. Requests of a shared worker cannot be answered here.
+            context.add_init_script("delete window.SharedWorker")
             context.route("**/api/stream", lambda route: route.fulfill(status=501))
         page: Page = context.new_page()
 

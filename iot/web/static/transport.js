@@ -4,12 +4,12 @@
  */
 
 import { getJson } from "./server.js";
+import { SharedStream } from "./shared-stream.js";
+import { SILENT_MS } from "./stream.js";
 
 const POLL_MS = 5_000;
 export const TIMEOUT_MS = 8_000;
-const RECONNECT_MS = [1_000, 2_000, 5_000, 10_000];
-// How long a stream may be silent while figures change, before it counts as dead.
-const SILENT_MS = 15_000;
+
 /**
  * Starts to receive.
  *
@@ -17,16 +17,14 @@ const SILENT_MS = 15_000;
  *   metrics(object): an answer of /api/metrics, pushed or read;
  *   alert(object): an alert, pushed;
  *   catchUp(): alerts may have been missed: read them again;
- *   contact({answer, error, pushing}): time (ms) of the last answer, an Error with `status` or null, and whether the
- *     stream is open.
+ *   contact({answer, error, pushing}): time (ms) of the last answer, an Error with `status` or null, and whether events
+ *     arrive.
  */
 export function startTransport(on) {
   const contact = { answer: null, error: null, pushing: false };
   let stream = null;
-  let failures = 0;
   let missed = false;
   let pollTimer = 0;
-  let reconnectTimer = 0;
   let lastEvent = 0;
   // The last answer of /api/metrics, and the figures pushed since it was requested.
   let read = {};
@@ -38,51 +36,25 @@ export function startTransport(on) {
     if (contact.error?.status === 0) contact.error = null;
   };
 
-  function received(event) {
-    lastEvent = Date.now();
-    try {
-      return JSON.parse(event.data);
-    } catch {
-      return null;
+  function received(message) {
+    if (message.type === "pushing") {
+      // The stream that broke off may have missed something, so read it.
+      if (message.pushing ? missed : contact.pushing) poll();
+      missed = !message.pushing;
+      contact.pushing = message.pushing;
+      on.contact(contact);
+      return;
     }
-  }
-
-  function open() {
-    clearTimeout(reconnectTimer);
-    stream?.close();
-    const opened = (stream = new EventSource("api/stream"));
-    opened.addEventListener("open", () => {
-      failures = 0;
-      lastEvent = Date.now();
-      contact.pushing = true;
-      heard();
-      on.contact(contact);
-      if (missed) poll();
-      missed = false;
-    });
-    opened.addEventListener("metrics", (event) => {
-      const metrics = received(event);
-      if (!metrics) return;
-      heard();
-      pushed = metrics;
-      // The stream leaves out the long lists.
-      on.metrics({ ...read, ...metrics });
-      on.contact(contact);
-    });
-    opened.addEventListener("alert", (event) => {
-      const alert = received(event);
-      if (alert) on.alert(alert);
-    });
-    opened.addEventListener("error", () => {
-      if (contact.pushing) poll();
-      missed = true;
-      contact.pushing = false;
-      on.contact(contact);
-      // The browser reconnects by itself unless the server refused.
-      if (opened.readyState === EventSource.CLOSED && stream === opened) {
-        reconnectTimer = setTimeout(open, RECONNECT_MS[Math.min(failures++, RECONNECT_MS.length - 1)]);
-      }
-    });
+    lastEvent = Date.now();
+    heard();
+    if (message.type === "alert") {
+      on.alert(message.alert);
+      return;
+    }
+    pushed = message.metrics;
+    // The stream leaves out the long lists.
+    on.metrics({ ...read, ...pushed });
+    on.contact(contact);
   }
 
   async function poll() {
@@ -97,10 +69,7 @@ export function startTransport(on) {
       read = metrics;
       on.metrics({ ...metrics, ...pushed });
       on.catchUp();
-      if (contact.pushing && moved && Date.now() - lastEvent > SILENT_MS) {
-        contact.pushing = false;
-        open();
-      }
+      if (moved && Date.now() - lastEvent > SILENT_MS) stream?.missed();
     } catch (error) {
       contact.error = error;
     }
@@ -109,15 +78,17 @@ export function startTransport(on) {
 
   function close() {
     clearTimeout(pollTimer);
-    clearTimeout(reconnectTimer);
-    stream?.close();
+    stream?.leave();
     stream = null;
     contact.pushing = false;
   }
 
   const start = () => {
+    close();
+    lastEvent = Date.now();
+    missed = false;
+    stream = new SharedStream(received);
     poll();
-    open();
   };
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : start()));
   // A page restored by the back button has lost its connections.
