@@ -7,6 +7,12 @@ message is counted and shown with the reason, and reading continues. Ctrl-C stop
 
 from __future__ import annotations
 
+from iot.processes import stop_event, until_stopped
+
+if __name__ == "__main__":
+    # First of all, because the other imports take up to a second.
+    stop_event()
+
 import argparse
 import math
 import sys
@@ -25,7 +31,6 @@ from iot.kafka.connect import require_broker
 from iot.kafka.consumer_group import POLL_WAIT_MS, GroupMember, make_consumer
 from iot.kafka.lag import LagMonitor, lag_text
 from iot.kafka.topics import ensure_topics
-from iot.processes import StopSignal
 from iot.readings import Rejected, decode_batch
 from iot.settings import Kafka, UserError, reason
 from iot.statistics import MAX_TYPES, Statistics
@@ -147,10 +152,11 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     Raises:
         UserError: the rules file is wrong, or Kafka does not answer or does not let this client read.
     """
-    kafka = cli.kafka_from(args)
-    rules = rules_file.load_rules(args.rules)
-    require_broker(kafka)
-    for warning in ensure_topics(kafka, [args.topic]):
+    too_early = "before anything was read"
+    kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
+    rules = until_stopped(lambda: rules_file.load_rules(args.rules), stop, too_early)
+    until_stopped(lambda: require_broker(kafka), stop, too_early)
+    for warning in until_stopped(lambda: ensure_topics(kafka, [args.topic]), stop, too_early):
         print(f"warning: {warning}", file=sys.stderr)
     try:
         read(kafka, rules, args, stop)
@@ -185,7 +191,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return cli.exit_status(lambda: run(args, StopSignal().install().event))
+    return cli.exit_status(lambda: run(args, stop_event()))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,12 @@ sent twice. Ctrl-C stops the producer once Kafka has acknowledged everything tha
 
 from __future__ import annotations
 
+from iot.processes import stop_event, until_stopped
+
+if __name__ == "__main__":
+    # First of all, because the other imports take up to a second.
+    stop_event()
+
 import argparse
 import math
 import random
@@ -16,13 +22,12 @@ import time
 import uuid
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from iot import cli, terminal
+from iot.inputs import Input
 from iot.kafka.connect import require_broker
 from iot.kafka.sender import CLIENTS, make_sender
 from iot.kafka.topics import TOPICS, ensure_topics
-from iot.processes import StopSignal
 from iot.sensors.faults import Batch, Injector, Source
 from iot.sensors.fleet import Fleet
 from iot.sensors.pacing import Schedule
@@ -75,7 +80,8 @@ def make_injectors(args: argparse.Namespace, recording: Recording | None, seed: 
 def opening_line(args: argparse.Namespace, recording: Recording | None, threads: int, seed: int) -> str:
     how = f"{args.client}, {threads} thread{'s' if threads > 1 else ''}"
     if recording:
-        what = f"replaying {len(recording.messages):,} readings of {args.replay} at {rate_text(args.rate)}"
+        name = Input(args.replay).name
+        what = f"replaying {len(recording.messages):,} readings of {name} at {rate_text(args.rate)}"
     else:
         what = f"sending {rate_text(args.rate)} from {args.sensors:,} sensor{'s' if args.sensors > 1 else ''}"
         how += f", seed {seed}"
@@ -126,10 +132,18 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
     Raises:
         UserError: no broker answers, the recording cannot be read, or the client cannot go on.
     """
-    kafka = cli.kafka_from(args)
-    recording = read_recording(args.replay) if args.replay else None
-    require_broker(kafka)
-    for warning in ensure_topics(kafka, dict.fromkeys((*TOPICS, args.topic))):
+    too_early = "before anything was sent"
+    kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
+    recording = None
+    if args.replay:
+        source = Input(args.replay)
+        with StatusLine() as status:
+            recording = until_stopped(
+                lambda: read_recording(source), stop, too_early, lambda: status.update(source.progress)
+            )
+    until_stopped(lambda: require_broker(kafka), stop, too_early)
+    topics = dict.fromkeys((*TOPICS, args.topic))
+    for warning in until_stopped(lambda: ensure_topics(kafka, topics), stop, too_early):
         print(f"warning: {warning}", file=sys.stderr)
     seed = random.randrange(2**32) if args.seed is None else args.seed
     run_id = uuid.uuid4().hex[:8]
@@ -203,8 +217,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--replay",
         metavar="FILE",
-        type=Path,
-        help="send the readings of this file in order of time: JSON Lines, or CSV with the schema's columns",
+        type=cli.input_path,
+        help="send the readings of this file in order of time: JSON Lines, or CSV with the schema's columns, plain or "
+        "compressed with gzip; a pipe or FIFO works too, and - is the standard input",
     )
     parser.add_argument(
         "--timestamps",
@@ -233,7 +248,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return cli.exit_status(lambda: run(args, StopSignal().install().event))
+    return cli.exit_status(lambda: run(args, stop_event()))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,12 @@ checkpoints: a restart continues where the last run stopped. Ctrl-C stops everyt
 
 from __future__ import annotations
 
+from iot.processes import require_not_stopped, stop_event, until_stopped
+
+if __name__ == "__main__":
+    # First of all, because the other imports take up to a second.
+    stop_event()
+
 import argparse
 import re
 import sys
@@ -19,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iot import cli, places
+from iot.alerts import Rules
 from iot.batches import Identity, Offsets
 from iot.kafka.connect import require_broker, something_listens
 from iot.kafka.offsets import start_offsets
@@ -26,7 +33,6 @@ from iot.kafka.topics import ensure_topics, topic_id
 from iot.pipeline import pipeline, resume
 from iot.pipeline.demo import demo_broker, demo_sensors
 from iot.pipeline.pipeline import CHECKPOINTS, Pipeline
-from iot.processes import StopSignal
 from iot.results.store import Store
 from iot.rules_file import load_rules
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError
@@ -62,8 +68,9 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     Raises:
         UserError: something that the user can fix.
     """
-    say, kafka = Log(), cli.kafka_from(args)
-    load_rules(args.rules)
+    say, too_early = Log(), "before anything was processed"
+    kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
+    rules = until_stopped(lambda: load_rules(args.rules), stop, too_early)
     with ExitStack() as stack:
         # Before anything is started: the port is free, and stays ours.
         listening = stack.enter_context(listen(args.host, args.port))
@@ -74,19 +81,22 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         require_places(args, store)
         # With --demo, a broker is started where nothing listens.
         if not args.demo or something_listens(kafka):
-            require_broker(kafka)
+            until_stopped(lambda: require_broker(kafka), stop, too_early)
         # Spark takes longest to start, so it starts first; what it needs comes up meanwhile.
         starting = stack.enter_context(ThreadPoolExecutor(1)).submit(spark_session.start, NAME, args.master)
         stack.callback(stop_spark, starting)
         if args.demo:
             stack.enter_context(demo_broker(kafka, say, stop))
-        prepared = prepare(args, kafka, store, say)
+        until_stopped(lambda: require_kafka(kafka, args.topic), stop, too_early)
+        settings = prepare(args, kafka, rules, store, say)
         if args.demo:
-            stack.enter_context(demo_sensors(args, say))
-        page = stack.enter_context(WebChild(args, listening))
-        if page.await_answer(stop):
-            say(f"page     {page.url}")
-        processing = Pipeline(starting, store, prepared, say=say, report_database=page.report_database)
+            stack.enter_context(demo_sensors(args, kafka, say))
+        require_not_stopped(too_early)
+        page = stack.enter_context(WebChild(args, kafka, listening))
+        page.await_answer(stop)
+        require_not_stopped(too_early)
+        say(f"page     {page.url}")
+        processing = Pipeline(starting, store, settings, say=say, report_database=page.report_database)
         processing.start()
         stack.callback(lambda: say(summary(processing)))
         stack.callback(processing.close)
@@ -116,15 +126,23 @@ def require_places(args: argparse.Namespace, store: Store) -> None:
     store.identity()
 
 
-def prepare(args: argparse.Namespace, kafka: Kafka, store: Store, say: Log) -> pipeline.Settings:
-    """Create missing topics, and find out where the last run stopped.
+def require_kafka(kafka: Kafka, topic: str) -> None:
+    """Create missing topics.
 
     Raises:
-        UserError: Kafka does not answer, or the state is of another topic.
+        UserError: Kafka does not answer.
     """
     require_broker(kafka)
-    for warning in ensure_topics(kafka, [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]):
+    for warning in ensure_topics(kafka, [topic, ALERTS_TOPIC, REJECTED_TOPIC]):
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def prepare(args: argparse.Namespace, kafka: Kafka, rules: Rules, store: Store, say: Log) -> pipeline.Settings:
+    """Find out where the last run stopped.
+
+    Raises:
+        UserError: the state is of another topic.
+    """
     identity = Identity(args.topic, topic_id(kafka, args.topic))
     folders = [args.checkpoint_dir / name for name in CHECKPOINTS]
     database = database_file(args.database_url)
@@ -138,7 +156,7 @@ def prepare(args: argparse.Namespace, kafka: Kafka, store: Store, say: Log) -> p
     return pipeline.Settings(
         kafka=kafka,
         identity=identity,
-        rules=load_rules(args.rules),
+        rules=rules,
         checkpoint_dir=args.checkpoint_dir,
         start=start,
         retention_s=args.retention,
@@ -191,7 +209,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return cli.exit_status(lambda: run(args, StopSignal().install().event))
+    return cli.exit_status(lambda: run(args, stop_event()))
 
 
 if __name__ == "__main__":

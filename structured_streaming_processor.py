@@ -6,6 +6,12 @@ are not valid readings to iot-sensors-rejected. A restart continues where the la
 
 from __future__ import annotations
 
+from iot.processes import require_not_stopped, stop_event, until_stopped
+
+if __name__ == "__main__":
+    # First of all, because the other imports take up to a second.
+    stop_event()
+
 import argparse
 import re
 import sys
@@ -27,7 +33,6 @@ from iot.kafka.connect import require_broker
 from iot.kafka.offsets import end_offsets, start_offsets
 from iot.kafka.topic_guard import TopicGuard
 from iot.kafka.topics import ensure_topics, topic_id
-from iot.processes import StopSignal
 from iot.rules_file import load_rules
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, SLIDE_S, WATERMARK_S, WINDOW_S, Kafka, UserError, reason
 from iot.spark import alerts, checkpoints, queries
@@ -53,13 +58,14 @@ LAST_ALERTS_S = 2.0
 
 @dataclass(frozen=True)
 class Source:
-    """The topic that is processed, and the state of this script."""
+    """The topic that is processed, by which rules, and the state of this script."""
 
     kafka: Kafka
     identity: Identity
     folders: list[Path]
     """The checkpoints of the windows query and of the alerts query."""
     notes: list[CheckpointNotes]
+    rules: Rules
 
     @property
     def fix(self) -> str:
@@ -67,7 +73,7 @@ class Source:
         return checkpoints.how_to_reset(*self.folders)
 
 
-def open_source(args: argparse.Namespace, kafka: Kafka) -> Source:
+def open_source(args: argparse.Namespace, kafka: Kafka, rules: Rules) -> Source:
     """Read the notes beside the checkpoints, or write those of a new checkpoint.
 
     Raises:
@@ -82,7 +88,7 @@ def open_source(args: argparse.Namespace, kafka: Kafka) -> Source:
             identity.require(found.identity, f"the checkpoint {folder}", checkpoints.how_to_reset(*folders))
         notes.append(found or CheckpointNotes(identity, start_offsets(kafka, args.topic, args.starting_offsets)))
         checkpoints.write_notes(folder, notes[-1])
-    return Source(kafka, identity, folders, notes)
+    return Source(kafka, identity, folders, notes, rules)
 
 
 def start_windows_query(
@@ -101,14 +107,14 @@ def start_windows_query(
 
 
 def start_alerts_query(
-    spark: SparkSession, source: Source, board: Board, micro_batch: Mapping[str, Any], rules: Rules
+    spark: SparkSession, source: Source, board: Board, micro_batch: Mapping[str, Any]
 ) -> StreamingQuery:
     """The readings that break a rule, as alerts in their topic."""
     why_not = queries.why_no_real_time(spark, micro_batch)
     board.say(f"alerts to {ALERTS_TOPIC} in " + (f"micro-batches: {why_not}" if why_not else "real-time mode"))
     trigger = queries.alerts_trigger(spark, micro_batch)
     topic = queries.read_topic(spark, source.kafka, source.identity.topic, source.notes[1].start, trigger)
-    raised = alerts.alerts(topic, rules)
+    raised = alerts.alerts(topic, source.rules)
     return queries.start_alerts(raised, source.kafka, ALERTS_TOPIC, source.folders[1], trigger)
 
 
@@ -126,7 +132,7 @@ def running(
     try:
         try:
             started.append(start_windows_query(spark, source, board, trigger, args.by_location))
-            started.append(start_alerts_query(spark, source, board, trigger, load_rules(args.rules)))
+            started.append(start_alerts_query(spark, source, board, trigger))
         except UserError:
             raise
         except Exception as error:
@@ -188,17 +194,20 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     Raises:
         UserError: something that the user can fix.
     """
-    kafka = cli.kafka_from(args)
-    load_rules(args.rules)
+    too_early = "before anything was processed"
+    kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
+    rules = until_stopped(lambda: load_rules(args.rules), stop, too_early)
     places.require_state_folders(args.checkpoint_dir, CHECKPOINTS)
-    require_broker(kafka)
-    for warning in ensure_topics(kafka, [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]):
+    until_stopped(lambda: require_broker(kafka), stop, too_early)
+    topics = [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]
+    for warning in until_stopped(lambda: ensure_topics(kafka, topics), stop, too_early):
         print(f"warning: {warning}", file=sys.stderr)
     with checkpoints.lock(args.checkpoint_dir, NAME):
-        source = open_source(args, kafka)
+        source = open_source(args, kafka, rules)
         print(f"starting Spark; its log: {spark_session.log_file(NAME)}", flush=True)
         spark = spark_session.start(NAME, args.master)
         try:
+            require_not_stopped(too_early)
             process(args, source, spark, stop)
         finally:
             spark.stop()
@@ -235,7 +244,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return cli.exit_status(lambda: run(args, StopSignal().install().event))
+    return cli.exit_status(lambda: run(args, stop_event()))
 
 
 if __name__ == "__main__":

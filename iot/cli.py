@@ -9,10 +9,13 @@ import re
 import select
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from iot.inputs import STANDARD_INPUT
+from iot.processes import Stopped
 from iot.properties_file import read_properties
-from iot.settings import BOOTSTRAP_SERVERS, READINGS_TOPIC, Kafka, UserError
+from iot.settings import BOOTSTRAP_SERVERS, READINGS_TOPIC, Kafka, UserError, reason
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -48,7 +51,7 @@ def parser(description: str | None, topic: bool = True) -> argparse.ArgumentPars
     group.add_argument(
         "--kafka-config",
         metavar="FILE",
-        type=Path,
+        type=input_path,
         help="Kafka client properties file, for SASL and for TLS with PEM stores (default: no security)",
     )
     if topic:
@@ -68,7 +71,7 @@ def kafka_from(args: argparse.Namespace) -> Kafka:
 def add_rules_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--rules``, a path or None, as ``rules_file.load_rules`` takes it."""
     parser.add_argument(
-        "--rules", metavar="FILE", type=Path, help="TOML file of alert rules (default: the built-in rules)"
+        "--rules", metavar="FILE", type=input_path, help="TOML file of alert rules (default: the built-in rules)"
     )
 
 
@@ -100,6 +103,13 @@ def add_spark_arguments(
         default="latest",
         help="where to start reading when there is no checkpoint",
     )
+
+
+def input_path(text: str) -> Path:
+    """argparse type: a file to read, or - for the standard input."""
+    path = Path(text)
+    # Path drops the ./ of a file that is called -
+    return path.absolute() if path == STANDARD_INPUT and text != "-" else path
 
 
 def positive_int(text: str) -> int:
@@ -151,32 +161,57 @@ def topic_name(text: str) -> str:
 def exit_status(run: Callable[[], int | None]) -> int:
     """Run a script and return its exit status.
 
-    ``run`` returns the status, or None for 0. A ``UserError`` is printed as one line and gives 1, Ctrl-C gives 130.
+    ``run`` returns the status, or None for 0. A ``UserError`` is printed as one line and gives 1. A ``Stopped`` is
+    printed, too, and gives 0: to be stopped is no failure. Ctrl-C gives 130 where no stop signals are handled.
     """
     try:
-        return run() or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        if not _is_stdout_broken():
-            raise
-        _drop_stdout()
-        return 1
+        status = _printed_status(run)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        if not _is_output_broken():
+            raise
+        _drop_output()
+        # A reader that has left, such as head, wants no message.
+        if not isinstance(error, BrokenPipeError):
+            with suppress(OSError):
+                os.write(2, f"error: cannot write to the standard output: {reason(error)}\n".encode())
+        return 1
 
 
-def _is_stdout_broken() -> bool:
-    """Whether the reader of the standard output has left. Otherwise another pipe broke."""
+def _printed_status(run: Callable[[], int | None]) -> int:
     try:
-        watched = select.poll()
-        watched.register(sys.stdout.fileno(), 0)
-        return bool(watched.poll(0))
-    except OSError:
-        return False
+        return run() or 0
+    except Stopped as stopped:
+        print(stopped, flush=True)
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
 
 
-def _drop_stdout() -> None:
-    """Send the rest of the output to nowhere, so that Python's flush at exit does not fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _is_output_broken() -> bool:
+    """Whether nothing can be written any more: the reader has left, the disk is full or the terminal is closed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            return True
+        with suppress(OSError):
+            watched = select.poll()
+            watched.register(stream.fileno(), 0)
+            if watched.poll(0):
+                return True
+    return False
+
+
+def _drop_output() -> None:
+    """Send output that cannot be written to nowhere, so that Python's flush at exit does not fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(null, stream.fileno())

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from iot.settings import UserError, reason
+from iot.inputs import read_text
+from iot.settings import UserError
 
 
 def read_properties(path: Path) -> dict[str, str]:
@@ -14,10 +18,7 @@ def read_properties(path: Path) -> dict[str, str]:
     Raises:
         UserError: the file cannot be read, or a line has no key and value.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {reason(error)}") from error
+    text = read_text(path)
     properties: dict[str, str] = {}
     continued = ""
     for number, line in enumerate([*text.split("\n"), ""], start=1):
@@ -33,6 +34,33 @@ def read_properties(path: Path) -> dict[str, str]:
             raise UserError(f"{path}, line {number}: expected key=value")
         properties[_unescape(match[1])] = _unescape(match[2])
     return properties
+
+
+@contextmanager
+def handed_on(properties: Mapping[str, str]) -> Iterator[tuple[list[str], list[int]]]:
+    """Make these properties readable for a child that is started in the ``with`` block.
+
+    Yields the flags for the child, and the file descriptors that it must inherit. Their file has no name, so nobody
+    else can read it, and it is gone with the last process that has it open.
+    """
+    if not properties:
+        yield [], []
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(to_text(properties).encode())
+        file.flush()
+        file.seek(0)
+        yield ["--kafka-config", f"/dev/fd/{file.fileno()}"], [file.fileno()]
+
+
+def to_text(properties: Mapping[str, str]) -> str:
+    """Return the text of a properties file, for ``read_properties``."""
+    return "".join(f"{_escape(key)}={_escape(value)}\n" for key, value in properties.items())
+
+
+def _escape(text: str) -> str:
+    # An escape has four digits, so characters beyond those stand for themselves.
+    return "".join(c if c.isalnum() or c in "._-" or ord(c) > 0xFFFF else f"\\u{ord(c):04x}" for c in text)
 
 
 def _unescape(text: str) -> str:

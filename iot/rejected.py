@@ -6,6 +6,12 @@ reason. Correct the lines, then send them with ``iot_producer.py --replay FILE``
 
 from __future__ import annotations
 
+from iot.processes import stop_event
+
+if __name__ == "__main__":
+    # First of all, because the other imports take up to a second.
+    stop_event()
+
 import argparse
 import base64
 import json

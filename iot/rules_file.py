@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from iot.alerts import DEFAULT_RULES, Rule, Rules
+from iot.inputs import read_text
 from iot.readings import CONVERSIONS, MAX_STRING
 from iot.settings import UserError, reason
 
@@ -28,10 +29,7 @@ def load_rules(path: Path | None) -> Rules:
     """
     if path is None:
         return DEFAULT_RULES
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the rules file {path}: {reason(error)}") from error
+    text = read_text(path, f"the rules file {path}")
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:

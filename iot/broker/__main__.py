@@ -6,6 +6,12 @@ and the consumer groups of any Kafka.
 
 from __future__ import annotations
 
+from iot.processes import stop_event
+
+if __name__ == "__main__":
+    # First of all, because the other imports take up to a second.
+    stop_event()
+
 import argparse
 import sys
 import time
@@ -19,7 +25,6 @@ from iot.broker.tables import groups_table, topics_table
 from iot.java.jars import class_path
 from iot.kafka.connect import require_broker
 from iot.kafka.topics import describe_error
-from iot.processes import StopSignal
 from iot.settings import Kafka, UserError
 
 
@@ -28,7 +33,7 @@ def run_broker(port: int, data_dir: Path) -> int:
     begun_s = time.monotonic()
     # The jars are fetched before the signals are taken over, so that Ctrl-C ends a download at once.
     class_path("kafka")
-    stop = StopSignal().install().event
+    stop = stop_event()
     broker = Broker(port, data_dir)
     try:
         if not broker.start(stop):

@@ -1,5 +1,11 @@
 """``python -m iot.java`` finds Java and fetches all jars."""
 
+from iot.processes import stop_event
+
+if __name__ == "__main__":
+    # First of all, because the other imports take up to a second.
+    stop_event()
+
 import argparse
 import sys
 

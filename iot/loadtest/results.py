@@ -15,6 +15,7 @@ from rich import box
 from rich.table import Table
 
 from iot.broker.broker import kafka_version
+from iot.inputs import read_text
 from iot.loadtest.latency import Milliseconds
 from iot.loadtest.plan import COURSE
 from iot.loadtest.usage import UsageSample
@@ -264,9 +265,7 @@ def read_earlier(path: Path) -> Earlier:
         UserError: the file cannot be read, or is not the output of a load test.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Earlier)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {reason(error)}") from error
+        return msgspec.json.decode(read_text(path), type=Earlier)
     except msgspec.DecodeError as error:
         raise UserError(f"{path} is not the output of a load test: {reason(error)}") from error
 

@@ -5,6 +5,12 @@ After its outcome it stays until its input ends, so that ``trial`` can still rea
 
 from __future__ import annotations
 
+from iot.processes import stop_event
+
+if __name__ == "__main__":
+    # First of all, because the other imports take up to a second.
+    stop_event()
+
 import sys
 import threading
 import time
@@ -18,7 +24,6 @@ from iot.loadtest.lane import LOOK_S, Lane, Turns
 from iot.loadtest.latency import Latencies
 from iot.loadtest.plan import COURSE
 from iot.loadtest.protocol import Message, Outcome, Ready, Refused, WorkerJob, WorkerProgress
-from iot.processes import StopSignal
 from iot.sensors.pacing import Schedule
 from iot.settings import Kafka, UserError
 
@@ -126,7 +131,7 @@ def say(message: Message) -> None:
 
 
 def main() -> int:
-    stop = StopSignal().install().event
+    stop = stop_event()
     job = msgspec.json.decode(sys.stdin.readline(), type=WorkerJob)
     try:
         work = Work(job, stop)

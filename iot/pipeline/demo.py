@@ -14,7 +14,8 @@ from pathlib import Path
 from iot import settings
 from iot.broker.broker import Broker
 from iot.kafka.connect import NothingListens, require_broker
-from iot.processes import end, spawn
+from iot.processes import Stopped, end, spawn, until_stopped
+from iot.properties_file import handed_on
 from iot.settings import Kafka
 
 SENSORS = 50
@@ -29,7 +30,7 @@ def demo_broker(kafka: Kafka, say: Callable[[str], None], stop: threading.Event)
         UserError: what listens there does not answer or refuses this client, or the broker does not start.
     """
     try:
-        require_broker(kafka, timeout_s=2)
+        until_stopped(lambda: require_broker(kafka, timeout_s=2), stop, "before anything was processed")
         say(f"broker   found at {kafka.bootstrap_servers}")
         yield
         return
@@ -39,7 +40,8 @@ def demo_broker(kafka: Kafka, say: Callable[[str], None], stop: threading.Event)
             raise
     broker = Broker(int(port))
     try:
-        broker.start(stop)
+        if not broker.start(stop):
+            raise Stopped("stopped before Kafka was ready")
         say(f"broker   {broker.bootstrap_servers}, data and log in {broker.data_dir}")
         yield
     finally:
@@ -47,20 +49,22 @@ def demo_broker(kafka: Kafka, say: Callable[[str], None], stop: threading.Event)
 
 
 @contextmanager
-def demo_sensors(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[None]:
+def demo_sensors(args: argparse.Namespace, kafka: Kafka, say: Callable[[str], None]) -> Iterator[None]:
     """Simulated sensors, one reading a second each; they end with this block.
 
     Args:
         args: with the flags that all scripts share.
+        kafka: as the flags say. What they name may be readable only once.
     """
     log = settings.LOG_DIR / "demo-producer.log"
     command = [sys.executable, str(PRODUCER), "--sensors", str(SENSORS), "--topic", args.topic]
     # This client needs less CPU at such a rate, and everything else starts at the same time.
     command += ["--bootstrap-servers", args.bootstrap_servers, "--client", "confluent-kafka"]
-    command += ["--kafka-config", str(args.kafka_config)] if args.kafka_config else []
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        process = spawn(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    with log.open("wb") as output, handed_on(kafka.properties) as (flags, descriptors):
+        process = spawn(
+            [*command, *flags], stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=descriptors
+        )
     say(f"sensors  {SENSORS} simulated, process {process.pid}, log {log}")
     try:
         yield

@@ -5,6 +5,12 @@
 
 from __future__ import annotations
 
+from iot.processes import stop_event
+
+if __name__ == "__main__":
+    # First of all, because the other imports take up to a second.
+    stop_event()
+
 import sys
 import threading
 import time

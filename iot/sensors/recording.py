@@ -1,17 +1,18 @@
-"""Read recorded readings from a file, JSON Lines or CSV with the schema's columns, and replay them in order of time."""
+"""Read recorded readings, JSON Lines or CSV with the schema's columns, and replay them in order of time."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from io import TextIOWrapper
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from iot.inputs import Input, InputError
 from iot.kafka.sender import Record
 from iot.readings import Message, Rejected, decode_batch, encode, format_timestamp
 from iot.settings import UserError, reason
@@ -19,8 +20,6 @@ from iot.settings import UserError, reason
 REQUIRED = ("sensor_id", "sensor_type", "value", "timestamp")
 NUMBERS = {"value": float, "sequence": int}
 BOM = b"\xef\xbb\xbf"
-# How much of a file tells its format.
-SNIFF_BYTES = 4096
 # How many lines are decoded at once.
 CHUNK = 10_000
 
@@ -74,37 +73,43 @@ class Replay:
         return records
 
 
-def read_recording(path: Path) -> Recording:
-    """Return all readings of a file in order of time. Readings of the same time keep their order.
+def read_recording(source: Input) -> Recording:
+    """Open an input and return all its readings in order of time. Readings of the same time keep their order.
 
     Raises:
-        UserError: the file cannot be read or is empty, or a line is not a valid reading. The text names the line.
+        UserError: it cannot be read or is empty, or a line is not a valid reading. The text names the line.
     """
+    with source:
+        return _read(source)
+
+
+def _read(source: Input) -> Recording:
     messages: list[Message] = []
     times_us: list[int] = []
     sensors: dict[str, int] = {}
     # Equal strings are kept once, to save memory.
     shared: dict[Any, Any] = {}
-    numbered = _messages(path)
+    numbered = _messages(source)
+    chunk: list[tuple[int, bytes]] = []
     try:
-        while chunk := list(islice(numbered, CHUNK)):
+        while chunk := _next(numbered, chunk[-1][0] if chunk else 0):
             for (number, raw), verdict in zip(chunk, decode_batch(raw for _, raw in chunk), strict=True):
                 try:
                     if isinstance(verdict, Rejected):
                         raise verdict
                     message = _as_recorded(raw)
                 except (Rejected, msgspec.ValidationError) as error:
-                    raise UserError(f"{path}, line {number}: {error}") from error
+                    raise UserError(f"{source.name}, line {number}: {error}") from error
                 for name in ("sensor_id", "sensor_type", "location", "unit", "quality"):
                     text = getattr(message, name)
                     setattr(message, name, shared.setdefault(text, text))
                 sensors.setdefault(message.sensor_id, len(sensors))
                 messages.append(message)
                 times_us.append(verdict.time_us)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {reason(error)}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {source.name}: {reason(error)}") from error
     if not messages:
-        raise UserError(f"{path} holds no readings")
+        raise UserError(f"{source.name} holds no readings")
     order = np.argsort(np.array(times_us), kind="stable")
     messages = [messages[at] for at in order]
     return Recording(messages, np.array([sensors[message.sensor_id] for message in messages]))
@@ -113,42 +118,50 @@ def read_recording(path: Path) -> Recording:
 _as_recorded = msgspec.json.Decoder(Message).decode
 
 
-def _messages(path: Path) -> Iterator[tuple[int, bytes]]:
+def _next(numbered: Iterator[tuple[int, bytes]], line: int) -> list[tuple[int, bytes]]:
+    """Return the ``CHUNK`` lines that follow ``line``, or those that are left."""
+    chunk: list[tuple[int, bytes]] = []
+    try:
+        chunk.extend(islice(numbered, CHUNK))
+    except InputError as error:
+        last = chunk[-1][0] if chunk else line
+        raise InputError(f"{error} (it was read up to line {last:,}, and nothing was sent)") from error
+    return chunk
+
+
+def _messages(source: Input) -> Iterator[tuple[int, bytes]]:
     """Yield the line number and the JSON message of each reading."""
-    with path.open("rb") as file:
-        start = file.read(SNIFF_BYTES).removeprefix(BOM).lstrip()
-    if start.startswith(b"{"):
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line := line.removeprefix(BOM if number == 1 else b"").strip():
-                    yield number, line
-    else:
-        with path.open(encoding="utf-8-sig", newline="") as text:
-            yield from _rows(path, csv.reader(text))
+    if source.head.removeprefix(BOM).lstrip().startswith(b"{"):
+        for number, line in enumerate(source.stream, start=1):
+            if line := line.removeprefix(BOM if number == 1 else b"").strip():
+                yield number, line
+    elif source.head:
+        text = TextIOWrapper(source.stream, encoding="utf-8-sig", newline="")
+        yield from _rows(source.name, csv.reader(text))
 
 
-def _rows(path: Path, rows: Any) -> Iterator[tuple[int, bytes]]:
+def _rows(name: str, rows: Any) -> Iterator[tuple[int, bytes]]:
     columns: list[str] = next(rows, [])
-    if missing := [name for name in REQUIRED if name not in columns]:
+    if missing := [column for column in REQUIRED if column not in columns]:
         raise UserError(
-            f"{path}, line 1: no column {', '.join(missing)}; "
+            f"{name}, line 1: no column {', '.join(missing)}; "
             "expected JSON Lines (a reading in each line), or CSV with the schema's columns"
         )
-    known = [(at, name) for at, name in enumerate(columns) if name in Message.__struct_fields__]
+    known = [(at, column) for at, column in enumerate(columns) if column in Message.__struct_fields__]
     for row in rows:
         if not row:
             continue
         if len(row) != len(columns):
-            raise UserError(f"{path}, line {rows.line_num}: {len(row)} columns; expected {len(columns)}")
-        fields = {name: row[at] for at, name in known if row[at]}
-        yield rows.line_num, msgspec.json.encode(fields | _numbers(path, rows.line_num, fields))
+            raise UserError(f"{name}, line {rows.line_num}: {len(row)} columns; expected {len(columns)}")
+        fields = {column: row[at] for at, column in known if row[at]}
+        yield rows.line_num, msgspec.json.encode(fields | _numbers(name, rows.line_num, fields))
 
 
-def _numbers(path: Path, line: int, fields: dict[str, str]) -> dict[str, float]:
+def _numbers(name: str, line: int, fields: dict[str, str]) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    for name in NUMBERS.keys() & fields.keys():
+    for field in NUMBERS.keys() & fields.keys():
         try:
-            numbers[name] = NUMBERS[name](fields[name].replace("_", "not a number"))
+            numbers[field] = NUMBERS[field](fields[field].replace("_", "not a number"))
         except ValueError:
-            raise UserError(f"{path}, line {line}: {name}: {fields[name]!r} is not a number") from None
+            raise UserError(f"{name}, line {line}: {field}: {fields[field]!r} is not a number") from None
     return numbers

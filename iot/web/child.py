@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 
 from iot.processes import end, spawn
-from iot.settings import UserError
+from iot.properties_file import handed_on
+from iot.settings import Kafka, UserError
 from iot.web.flags import address
 from iot.web.listening import INSTANCE_HEADER
 
@@ -33,14 +34,15 @@ class WebChild:
 
     Args:
         args: with the flags of ``iot.web``.
+        kafka: as the flags say. What they name may be readable only once.
         listening: the socket of the page, from ``listening.listen``. It is handed over to the process.
     """
 
-    def __init__(self, args: argparse.Namespace, listening: socket.socket) -> None:
+    def __init__(self, args: argparse.Namespace, kafka: Kafka, listening: socket.socket) -> None:
+        self._kafka = kafka
         self.url = f"http://{address(args.host)}:{args.port}"
         self._command = [sys.executable, "-m", "iot.web", "--topic", args.topic, "--host", args.host]
         self._command += ["--port", str(args.port), "--bootstrap-servers", args.bootstrap_servers]
-        self._command += ["--kafka-config", str(args.kafka_config)] if args.kafka_config else []
         self._command += ["--insecure"] if args.insecure else []
         self._listening, self._instance = listening, secrets.token_hex(8)
         self._command += ["--listening-fd", str(listening.fileno()), "--instance", self._instance, "--told-by-stdin"]
@@ -51,9 +53,11 @@ class WebChild:
 
     def __enter__(self) -> WebChild:
         # Only the web server keeps the socket: when it ends, clients are refused and do not wait.
-        with self._listening:
-            passed = [self._listening.fileno()]
-            self._process = spawn(self._command, stdin=subprocess.PIPE, env=self._environment, pass_fds=passed)
+        with self._listening, handed_on(self._kafka.properties) as (flags, descriptors):
+            passed = [self._listening.fileno(), *descriptors]
+            self._process = spawn(
+                [*self._command, *flags], stdin=subprocess.PIPE, env=self._environment, pass_fds=passed
+            )
         return self
 
     def __exit__(

@@ -16,7 +16,7 @@ from io import FileIO
 
 from iot import cli, settings
 from iot.kafka.alert_feed import AlertFeed
-from iot.processes import StopSignal
+from iot.processes import stop_event, until_stopped
 from iot.results.store import Store
 from iot.settings import Kafka, UserError
 from iot.web.access import require_token
@@ -37,7 +37,7 @@ def serve(args: argparse.Namespace, stop: threading.Event) -> None:
     Raises:
         UserError: the server cannot start, or Kafka refuses the connection.
     """
-    kafka = cli.kafka_from(args)
+    kafka = until_stopped(lambda: cli.kafka_from(args), stop, "before the page was served")
     with ExitStack() as stack:
         listening = socket.socket(fileno=args.listening_fd) if args.listening_fd else listen(args.host, args.port)
         stack.callback(listening.close)
@@ -98,4 +98,4 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return cli.exit_status(lambda: serve(args, StopSignal().install().event))
+    return cli.exit_status(lambda: serve(args, stop_event()))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from iot.inputs import Input
 from iot.readings import Reading, decode
 from iot.sensors.recording import Recording, Replay, read_recording
 from iot.settings import UserError
@@ -33,7 +34,7 @@ def written(folder: Path, content: str | bytes) -> Path:
 
 @pytest.fixture(params=["readings.csv", "readings.jsonl"])
 def recording(request: pytest.FixtureRequest) -> Recording:
-    return read_recording(DATA / request.param)
+    return read_recording(Input(DATA / request.param))
 
 
 def test_both_formats_are_read_in_order_of_time(recording):
@@ -83,7 +84,7 @@ def test_shares_together_make_the_whole_recording(recording):
 
 def test_readings_of_the_same_time_keep_their_order(tmp_path):
     lines = [GOOD.replace("s1", f"s{number}") for number in range(50)]
-    assert [r.sensor_id for r in sent(read_recording(written(tmp_path, HEADER + "".join(lines))))] == [
+    assert [r.sensor_id for r in sent(read_recording(Input(written(tmp_path, HEADER + "".join(lines)))))] == [
         f"s{number}" for number in range(50)
     ]
 
@@ -106,14 +107,14 @@ def test_readings_of_the_same_time_keep_their_order(tmp_path):
         ('\n\n{"sensor_id": "a"\n', "line 3: not JSON"),
         ('{"sensor_id":"a","sensor_type":"b","value":"1","timestamp":"2026-11-24T02:15:07"}', "line 1: value: "),
         (HEADER, "holds no readings"),
-        ("", "line 1: no column"),
+        ("", "holds no readings"),
         (HEADER.encode() + b"s1,temperature,\xff,20,celsius,2026-11-24T02:15:07Z,good\n", "^cannot read .*utf-8"),
         (HEADER + '"' + "x" * 200_000 + '",', "^cannot read .*field larger than field limit"),
     ],
 )
 def test_a_bad_file_is_a_one_line_error_that_names_the_line(tmp_path, content, says):
     with pytest.raises(UserError, match=says) as raised:
-        read_recording(written(tmp_path, content))
+        read_recording(Input(written(tmp_path, content)))
     assert "\n" not in str(raised.value)
     assert str(tmp_path) in str(raised.value)
 
@@ -121,9 +122,9 @@ def test_a_bad_file_is_a_one_line_error_that_names_the_line(tmp_path, content, s
 def test_an_unreadable_file_is_an_error(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(UserError, match=f"^cannot read {path}: "):
-            read_recording(path)
+            read_recording(Input(path))
 
 
 def test_a_byte_order_mark_before_json_lines_is_skipped(tmp_path):
     content = b"\xef\xbb\xbf" + (DATA / "readings.jsonl").read_bytes().strip()
-    assert len(read_recording(written(tmp_path, content)).messages) == 5
+    assert len(read_recording(Input(written(tmp_path, content))).messages) == 5
