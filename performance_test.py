@@ -6,7 +6,7 @@ acknowledged every reading and the topic has grown by as many. --compare finds w
 
 from __future__ import annotations
 
-from iot.processes import stop_event
+from iot.processes import Stopped, stop_event, until_stopped
 
 if __name__ == "__main__":
     # First of all, because the other imports take up to a second.
@@ -101,7 +101,7 @@ def run_plans(session: Session, plans: Sequence[Plan]) -> None:
             status.print(*(f"  {line}" for line in results.details(result)), "")
         done.append(result)
     session.tests += done
-    session.failures += sum(not result.is_success for result in done) + (len(plans) - len(done))
+    session.failures += sum(not (result.is_success or result.is_stopped) for result in done)
     if done:
         show(results.table(done))
     if len({plan.threads for plan in plans}) > 1:
@@ -117,7 +117,7 @@ def run_compare(session: Session, chosen: Choice) -> None:
         found = versus.compare(plan, session.kafka, status, session.stop)
     session.comparison = found.comparison
     session.tests += found.tests
-    session.failures += not found.is_complete
+    session.failures += not (found.is_complete or session.stop.is_set())
     if found.comparison:
         show(versus.table(found.comparison))
 
@@ -139,7 +139,7 @@ def run_end_to_end(session: Session, chosen: Choice) -> None:
     print("\n".join(results.details(result)))
     show(end_to_end.table(result.stages))
     session.tests.append(result)
-    session.failures += not result.is_success
+    session.failures += not (result.is_success or result.is_stopped)
 
 
 def run_menu(session: Session) -> None:
@@ -187,26 +187,33 @@ def compare_with(earlier: Earlier, session: Session) -> None:
 
 
 def run(args: argparse.Namespace, stop: threading.Event) -> int:
-    """Run the tests, write the results and return the exit status.
+    """Run the tests, write the results and return the exit status, which a stop does not change.
 
     Raises:
         UserError: a test cannot start, or a file cannot be read or written.
     """
-    earlier = results.read_earlier(args.compare) if args.compare else None
+    too_early = "before a test began"
+    earlier = until_stopped(lambda: results.read_earlier(args.compare), stop, too_early) if args.compare else None
     for path in filter(None, (args.output, args.report)):
         if not path.parent.is_dir():
             raise UserError(f"cannot write {path}: create the folder {path.parent} first")
-    kafka = cli.kafka_from(args)
-    require_broker(kafka)
-    for warning in ensure_topics(kafka, dict.fromkeys((*TOPICS, args.topic))):
+    kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
+    until_stopped(lambda: require_broker(kafka), stop, too_early)
+    topics = dict.fromkeys((*TOPICS, args.topic))
+    for warning in until_stopped(lambda: ensure_topics(kafka, topics), stop, too_early):
         print(f"warning: {warning}", file=sys.stderr)
     session = Session(args, kafka, stop)
-    if args.test:
-        run_test(session, Choice(args.test, args.messages, args.threads))
-    else:
-        run_menu(session)
+    try:
+        if args.test:
+            run_test(session, Choice(args.test, args.messages, args.threads))
+        else:
+            run_menu(session)
+    except Stopped as how:
+        print(how)
     write_results(session)
-    if earlier:
+    if earlier and stop.is_set():
+        print(f"stopped before the end, so not compared with {args.compare}")
+    elif earlier:
         compare_with(earlier, session)
     return 1 if session.failures else 0
 
@@ -230,7 +237,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--dashboard-url", metavar="URL", default=DASHBOARD_URL, help="dashboard of the end-to-end test")
     add("--output", metavar="FILE.json", type=Path, help="write the results to this file")
     add("--report", metavar="FILE.html", type=Path, help="write a page with charts to this file")
-    add("--compare", metavar="OLD.json", type=Path, help="exit 1 if a result is worse than in this earlier --output")
+    compare = "exit 1 if a result is worse than in this earlier --output"
+    add("--compare", metavar="OLD.json", type=cli.input_path, help=compare)
     add("--margin", metavar="PCT", type=cli.positive_float, default=MARGIN_PCT, help="tolerated worsening in percent")
     args = parser.parse_args(argv)
     if args.test is None and (args.messages or args.threads or args.rate or args.duration):

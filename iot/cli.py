@@ -158,14 +158,14 @@ def topic_name(text: str) -> str:
     return text
 
 
-def exit_status(run: Callable[[], int | None]) -> int:
+def exit_status(run: Callable[[], int | None], stopped: int = 0) -> int:
     """Run a script and return its exit status.
 
     ``run`` returns the status, or None for 0. A ``UserError`` is printed as one line and gives 1. A ``Stopped`` is
-    printed, too, and gives 0: to be stopped is no failure. Ctrl-C gives 130 where no stop signals are handled.
+    printed, too, and gives ``stopped``. Ctrl-C gives 130 where no stop signals are handled.
     """
     try:
-        status = _printed_status(run)
+        status = _printed_status(run, stopped)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -181,12 +181,12 @@ def exit_status(run: Callable[[], int | None]) -> int:
         return 1
 
 
-def _printed_status(run: Callable[[], int | None]) -> int:
+def _printed_status(run: Callable[[], int | None], stopped: int) -> int:
     try:
         return run() or 0
-    except Stopped as stopped:
-        print(stopped, flush=True)
-        return 0
+    except Stopped as how:
+        print(how, flush=True)
+        return stopped
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1

@@ -6,7 +6,7 @@ reason. Correct the lines, then send them with ``iot_producer.py --replay FILE``
 
 from __future__ import annotations
 
-from iot.processes import stop_event
+from iot.processes import stop_event, until_stopped
 
 if __name__ == "__main__":
     # First of all, because the other imports take up to a second.
@@ -16,11 +16,12 @@ import argparse
 import base64
 import json
 import sys
+import threading
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from iot import cli
 from iot.kafka.connect import require_broker
@@ -79,28 +80,52 @@ def reasons_text(counts: Counter[str]) -> list[str]:
     return [*lines, f"{others:>9,}  for other reasons"] if others else lines
 
 
-def run(args: argparse.Namespace) -> None:
+@contextmanager
+def new_file(path: Path | None) -> Iterator[BinaryIO | None]:
+    """Create the file, if one is wanted. It is removed if the ``with`` block raises an error.
+
+    Raises:
+        UserError: it exists or cannot be written.
+    """
+    if path is None:
+        yield None
+        return
+    try:
+        with path.open("xb") as file:
+            try:
+                yield file
+                file.flush()
+            except BaseException:
+                # Half of the messages would look like all of them.
+                path.unlink(missing_ok=True)
+                raise
+    except FileExistsError as error:
+        raise UserError(f"{path} already exists and may hold corrections: choose another name") from error
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
+
+
+def run(args: argparse.Namespace, stop: threading.Event) -> None:
     """Count the rejected messages, and write them to ``--to`` if it is given.
 
     Raises:
         UserError: the file exists or cannot be written, Kafka does not answer, or nothing was ever rejected.
     """
-    kafka = cli.kafka_from(args)
-    require_broker(kafka)
+    too_early = f"before all messages were read{f', so {args.to} was not written' if args.to else ''}"
+    kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
+    until_stopped(lambda: require_broker(kafka), stop, too_early)
     counts: Counter[str] = Counter()
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(args.to.open("xb")) if args.to else None
+    with new_file(args.to) as file:
+
+        def read_all() -> None:
             for message in read_rejected(kafka, args.topic, args.since):
                 if args.reason in message.reason:
                     # The position in the message would make each one a reason of its own.
                     counts[message.reason.partition(" (byte ")[0]] += 1
                     if file:
                         file.write(json_line(message))
-        except FileExistsError as error:
-            raise UserError(f"{args.to} already exists and may hold corrections: choose another name") from error
-        except OSError as error:
-            raise UserError(f"cannot write {args.to}: {reason(error)}") from error
+
+        until_stopped(read_all, stop, too_early)
     print(f"{counts.total():,} messages of {args.topic} were rejected", *reasons_text(counts), sep="\n")
     if args.to:
         print(
@@ -138,7 +163,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return cli.exit_status(lambda: run(args))
+    return cli.exit_status(lambda: run(args, stop_event()))
 
 
 if __name__ == "__main__":

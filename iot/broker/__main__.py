@@ -6,7 +6,7 @@ and the consumer groups of any Kafka.
 
 from __future__ import annotations
 
-from iot.processes import stop_event
+from iot.processes import stop_event, until_stopped
 
 if __name__ == "__main__":
     # First of all, because the other imports take up to a second.
@@ -22,7 +22,6 @@ from rich.console import Console
 from iot import cli, settings
 from iot.broker.broker import PORT, Broker, kafka_version
 from iot.broker.tables import groups_table, topics_table
-from iot.java.jars import class_path
 from iot.kafka.connect import require_broker
 from iot.kafka.topics import describe_error
 from iot.settings import Kafka, UserError
@@ -30,14 +29,11 @@ from iot.settings import Kafka, UserError
 
 def run_broker(port: int, data_dir: Path) -> int:
     """Run a broker until a signal asks it to stop."""
-    begun_s = time.monotonic()
-    # The jars are fetched before the signals are taken over, so that Ctrl-C ends a download at once.
-    class_path("kafka")
-    stop = stop_event()
+    begun_s, stop = time.monotonic(), stop_event()
     broker = Broker(port, data_dir)
     try:
         if not broker.start(stop):
-            print("Stopped before Kafka was ready.")
+            print("stopped before Kafka was ready")
             return 0
         for warning in broker.warnings:
             print(f"warning: {warning}", file=sys.stderr)
@@ -63,9 +59,11 @@ def show(command: str, kafka: Kafka) -> int:
     """
     from kafka.errors import KafkaError
 
-    require_broker(kafka)
+    stop, too_early = stop_event(), "before anything was shown"
+    until_stopped(lambda: require_broker(kafka), stop, too_early)
+    make_table = topics_table if command == "topics" else groups_table
     try:
-        table = topics_table(kafka) if command == "topics" else groups_table(kafka)
+        table = until_stopped(lambda: make_table(kafka), stop, too_early)
     except KafkaError as error:
         raise UserError(f"cannot list the {command} at {kafka.bootstrap_servers}: {describe_error(error)}") from error
     if not table.row_count:

@@ -1,6 +1,6 @@
 """``python -m iot.java`` finds Java and fetches all jars."""
 
-from iot.processes import stop_event
+from iot.processes import require_not_stopped, stop_event
 
 if __name__ == "__main__":
     # First of all, because the other imports take up to a second.
@@ -9,9 +9,10 @@ if __name__ == "__main__":
 import argparse
 import sys
 
-from iot.java.jars import SETS, jars
+from iot import cli
+from iot.java.jars import NOT_FETCHED, SETS, jars
 from iot.java.runtime import find_java
-from iot.settings import CACHE_DIR, UserError
+from iot.settings import CACHE_DIR
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,17 +20,21 @@ def main(argv: list[str] | None = None) -> int:
         description="Find Java and fetch the jars of Kafka and of Spark's Kafka connector."
     )
     parser.parse_args(argv)
-    try:
-        print(f"Java: {find_java()}")
-        for set_name in SETS:
-            jars(set_name)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    # The next step of a set-up needs the jars, so a stop is no success.
+    return cli.exit_status(run, stopped=130)
+
+
+def run() -> None:
+    """Fetch the jars that are missing.
+
+    Raises:
+        UserError: there is no Java, or a jar cannot be fetched.
+    """
+    print(f"Java: {find_java()}")
+    for set_name in SETS:
+        require_not_stopped(NOT_FETCHED)
+        jars(set_name)
     print(f"Jars: {CACHE_DIR / 'jars'}")
-    return 0
 
 
 if __name__ == "__main__":

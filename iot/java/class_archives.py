@@ -113,7 +113,7 @@ def _base() -> list[Path]:
         with tempfile.TemporaryDirectory(dir=FOLDER, prefix="new-") as work:
             made = Path(work, "java")
             command = [str(java_executable()), "-Xshare:dump", f"-XX:SharedArchiveFile={made}"]
-            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            subprocess.run(command, check=True, capture_output=True, timeout=60, start_new_session=True)
             _keep(made, base)
     base.touch()
     return [base]

@@ -13,23 +13,27 @@ import fcntl
 import functools
 import hashlib
 import http.client
+import multiprocessing
 import os
 import re
 import ssl
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from multiprocessing.pool import ThreadPool
+from multiprocessing.pool import IMapIterator, ThreadPool
 from pathlib import Path
+from typing import IO
 from urllib.error import URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPSHandler, OpenerDirector, Request, build_opener
 
 from iot.java.runtime import digest, make_folder
+from iot.processes import require_not_stopped
 from iot.settings import CACHE_DIR, UserError, reason
 from iot.terminal import StatusLine
 
@@ -44,6 +48,9 @@ MIRROR = "IOT_MAVEN_MIRROR"
 CONNECTIONS = 8
 # How long a connection may deliver nothing.
 STALLED_S = 60.0
+# How often a wait checks whether the script was stopped.
+LOOK_S = 0.1
+NOT_FETCHED = "before all jars were fetched; the next start fetches the others"
 
 
 @dataclass(frozen=True)
@@ -111,12 +118,21 @@ def _missing(wanted: list[Jar], folder: Path) -> list[Jar]:
 @contextmanager
 def _only_one_fetches(folder: Path, set_name: str) -> Iterator[None]:
     with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _is_locked(lock):
             print(f"Waiting for another process that fetches {SETS[set_name]}", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            # A lock that is waited for in the kernel would keep a stop waiting, too.
+            while not _is_locked(lock):
+                require_not_stopped(NOT_FETCHED)
+                time.sleep(LOOK_S)
         yield
+
+
+def _is_locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _fetch(missing: list[Jar], folder: Path, title: str) -> None:
@@ -143,7 +159,7 @@ def _fetch(missing: list[Jar], folder: Path, title: str) -> None:
             fetched = pool.imap(fetch, missing)
             for number, jar in enumerate(missing, start=1):
                 try:
-                    next(fetched)
+                    _wait_for(fetched)
                 except (OSError, http.client.HTTPException, ValueError) as error:
                     absent = len(_missing(missing, folder))
                     raise UserError(
@@ -153,6 +169,16 @@ def _fetch(missing: list[Jar], folder: Path, title: str) -> None:
                         f"or copy the folder {CACHE_DIR} from a machine where it worked"
                     ) from error
                 status.update(functools.partial("Fetching {}: {} of {}".format, title, number, len(missing)))
+
+
+def _wait_for(fetched: IMapIterator[None]) -> None:
+    """Wait until the next jar is fetched, or the script is stopped."""
+    while True:
+        require_not_stopped(NOT_FETCHED)
+        try:
+            return fetched.next(LOOK_S)
+        except multiprocessing.TimeoutError:
+            continue
 
 
 def _repository() -> tuple[str, str]:

@@ -80,6 +80,8 @@ def _ask(executable: str) -> Java | None:
             text=True,
             timeout=60,
             errors="replace",
+            # Ctrl-C in the terminal must not look like a Java that does not run.
+            start_new_session=True,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

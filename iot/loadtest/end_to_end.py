@@ -32,7 +32,7 @@ from iot.loadtest.follow import (
 )
 from iot.loadtest.load import Load
 from iot.loadtest.plan import DELIVERY_TIMEOUT_S, Plan, messages_in
-from iot.loadtest.results import Result, Stage, client_version, in_ms
+from iot.loadtest.results import STOPPED, Result, Stage, client_version, in_ms
 from iot.loadtest.trial import batching, grown_by
 from iot.loadtest.usage import Usage
 from iot.settings import ALERTS_TOPIC, Kafka, UserError, reason
@@ -149,7 +149,7 @@ def run(wanted: EndToEndPlan, kafka: Kafka, status: StatusLine, stop: threading.
         watch(load, followed, usage, sending=sending, status=status, stop=stop)
         sending.join()
         stages = followed.stages(load)
-        problem = "stopped before the end" if stop.is_set() else ""
+        problem = STOPPED if stop.is_set() else ""
         if any(stage.lost for stage in stages):
             problem = problem or "; ".join(each.away for each in (topic, stream, windows) if each.away)
     grew_by = grown_by(kafka, wanted.topic, before)

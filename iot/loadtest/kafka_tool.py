@@ -17,7 +17,7 @@ from iot.java.runtime import java_executable
 from iot.loadtest.latency import Milliseconds
 from iot.loadtest.results import Result
 from iot.loadtest.usage import Usage
-from iot.processes import spawn
+from iot.processes import Stopped, spawn
 from iot.sensors.fleet import Fleet
 from iot.settings import Kafka, UserError
 
@@ -63,7 +63,9 @@ def run(kafka: Kafka, topic: str, messages: int, stop: threading.Event) -> Resul
         said = said_file.read_text(errors="replace")
     summaries = _SUMMARY.findall(said)
     if process.returncode or not summaries or int(summaries[-1][0]) != messages:
-        why = "it was stopped" if stop.is_set() else " ".join(said.split()[-40:]) or "it printed nothing"
+        if stop.is_set():
+            raise Stopped("stopped before the comparison was complete")
+        why = " ".join(said.split()[-40:]) or "it printed nothing"
         raise UserError(f"Kafka's {NAME} did not send {messages:,} records: {why}")
     return _result(topic, messages, [float(number) for number in summaries[-1]], usage)
 

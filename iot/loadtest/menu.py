@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import os
+import select
 import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 from iot.loadtest.flags import MAX_MESSAGES, MAX_THREADS, at_most
 from iot.loadtest.plan import COURSE_MESSAGES, COURSE_THREADS
+from iot.settings import reason
 from iot.terminal import printable
 
 MENU = {
@@ -25,6 +27,10 @@ MENU = {
 TESTS = tuple(test for test, _ in MENU.values() if test)
 # How often a question checks whether the script was stopped.
 LOOK_S = 0.05
+STANDARD_INPUT = 0
+
+# What was read from the standard input beyond the last line.
+_typed = bytearray()
 
 T = TypeVar("T")
 
@@ -44,10 +50,12 @@ def choices(messages: int | None, threads: list[int] | None, stop: threading.Eve
         messages, threads: from the command line. The custom test offers ``messages`` as its default.
     """
     print("Load tests of the IoT pipeline")
+    answered = False
     while not stop.is_set():
         print("\n".join(["", *(f"  {number}  {about}" for number, (_, about) in MENU.items())]))
         try:
             number = read_line("Your choice: ", stop).strip()
+            answered = True
             if number not in MENU:
                 print(f"  {printable(number)!r} is not in the menu: type a number from 0 to 7")
                 continue
@@ -59,6 +67,8 @@ def choices(messages: int | None, threads: list[int] | None, stop: threading.Eve
                 count = ask("Readings", at_most(MAX_MESSAGES), messages or COURSE_MESSAGES, stop)
                 chosen = Choice(test, count, [ask("Threads", at_most(MAX_THREADS), COURSE_THREADS, stop)])
         except EOFError:
+            if not answered and not stop.is_set():
+                print("nothing to choose with: the standard input is empty; --test runs a test without the menu")
             return
         yield chosen
 
@@ -86,13 +96,24 @@ def read_line(prompt: str, stop: threading.Event) -> str:
         EOFError: the input has ended, or ``stop`` is set while waiting.
     """
     print(prompt, end="", flush=True)
-    lines: list[str] = []
-    # A read from the keyboard cannot be interrupted, so a daemon thread does it.
-    reader = threading.Thread(target=lambda: lines.append(sys.stdin.readline()), daemon=True)
-    reader.start()
-    while reader.is_alive() and not stop.is_set():
-        reader.join(LOOK_S)
-    if not lines or not lines[0]:
-        print()
-        raise EOFError
-    return lines[0]
+    watched = select.poll()
+    watched.register(STANDARD_INPUT, select.POLLIN)
+    while b"\n" not in _typed:
+        # Only what is there is read, because nothing interrupts a read that waits.
+        while not watched.poll(LOOK_S * 1000) and not stop.is_set():
+            pass
+        try:
+            more = b"" if stop.is_set() else os.read(STANDARD_INPUT, 4_096)
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            # The terminal is gone, or the standard input was opened for writing.
+            print(f"\n  cannot read the standard input: {reason(error)}")
+            raise EOFError from error
+        if not more and (stop.is_set() or not _typed):
+            print()
+            raise EOFError
+        _typed.extend(more or b"\n")
+    line, _, rest = _typed.partition(b"\n")
+    _typed[:] = rest
+    return line.decode(errors="backslashreplace")

@@ -23,6 +23,8 @@ from iot.settings import UserError, reason
 
 # Ignore smaller p99 differences in paced tests: they are noise.
 LATENCY_FLOOR_MS = 5.0
+# The error of a test that only ended early because the script was stopped.
+STOPPED = "stopped before the end"
 
 
 class Stage(msgspec.Struct, kw_only=True):
@@ -77,6 +79,16 @@ class Result(msgspec.Struct, kw_only=True):
     error: str = ""
     timeline: list[UsageSample] = []
     stages: list[Stage] = []
+
+    @property
+    def verdict(self) -> str:
+        """In one word, for people."""
+        return "success" if self.is_success else "stopped" if self.is_stopped else "FAILED"
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it only ended early because the script was stopped."""
+        return self.error == STOPPED
 
     @property
     def is_success(self) -> bool:
@@ -155,7 +167,7 @@ def table(results: Sequence[Result]) -> Table:
             f"{result.throughput_per_s:,.0f}/s",
             in_ms(result.latency_ms.p50),
             in_ms(result.latency_ms.p99),
-            f"{result.success_rate_pct:.2f} %" if result.is_success else f"FAILED {result.success_rate_pct:.2f} %",
+            ("FAILED " if result.verdict == "FAILED" else "") + f"{result.success_rate_pct:.2f} %",
             f"{result.throughput_per_cpu_pct:,.0f}",
         )
     return made
@@ -164,7 +176,7 @@ def table(results: Sequence[Result]) -> Table:
 def details(result: Result) -> list[str]:
     """Every figure of a result, as lines of text."""
     lines = [
-        f"{'success' if result.is_success else 'FAILED'}: {result.messages_acknowledged:,} of {result.messages:,} "
+        f"{result.verdict}: {result.messages_acknowledged:,} of {result.messages:,} "
         f"readings acknowledged ({result.success_rate_pct:.2f} %), {result.messages_sent:,} sent, "
         f"{result.messages_failed:,} failed; {_grown(result)}",
         f"{result.duration_s:,.2f} s, {result.throughput_per_s:,.1f} readings/s"

@@ -21,7 +21,7 @@ from iot.kafka.offsets import end_offsets
 from iot.loadtest.latency import Latencies
 from iot.loadtest.plan import COURSE, Plan
 from iot.loadtest.protocol import Message, Outcome, Ready, WorkerJob, WorkerProgress
-from iot.loadtest.results import Result, client_version
+from iot.loadtest.results import STOPPED, Result, client_version
 from iot.loadtest.usage import Usage
 from iot.processes import spawn
 from iot.settings import Kafka, UserError, reason
@@ -198,12 +198,12 @@ def make_result(trial: Trial, topic: str, grew_by: int | None, stopped: bool) ->
         # The last reading has its share of the time, too.
         duration_s = max(duration_s, sent / plan.rate_per_s)
     errors = [outcome.error for outcome in outcomes if outcome.error] + [w.refusal for w in workers if w.refusal]
+    errors += [STOPPED] if stopped and not errors and acknowledged < plan.messages else []
     errors += (
         ["a worker process ended unexpectedly; run the test again"]
         if len(outcomes) < len(workers) and not errors
         else []
     )
-    errors += ["stopped before the end"] if stopped and not errors and acknowledged < plan.messages else []
     return Result(
         test=plan.test,
         client=plan.client,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from iot.processes import stop_event
+from iot.processes import Stopped, require_not_stopped, stop_event
 
 if __name__ == "__main__":
     # First of all, because the other imports take up to a second.
@@ -43,7 +43,15 @@ def run_both(work: Path) -> None:
     from iot.spark.rejected import RejectedWriter
     from iot.spark.windows import start_windows
 
+    not_archived = "before the classes were archived; the next make setup does it"
+
+    def wait_for(event: threading.Event, longest_s: float) -> None:
+        deadline_s = time.monotonic() + longest_s
+        while time.monotonic() < deadline_s and not event.wait(0.1):
+            require_not_stopped(not_archived)
+
     with Broker(find_free_port(), work / "broker") as broker:
+        require_not_stopped(not_archived)
         sender = make_sender("confluent-kafka", broker.kafka, READINGS_TOPIC)
         fleet, kept = Fleet(100, 1, "classes"), threading.Event()
 
@@ -56,6 +64,7 @@ def run_both(work: Path) -> None:
         send()
         spark = spark_session.start("class-data", spark_session.MASTER)
         try:
+            require_not_stopped(not_archived)
             start = start_offsets(broker.kafka, READINGS_TOPIC, "earliest")
 
             def keep(_: int, __: object, report: BatchReport) -> None:
@@ -73,12 +82,12 @@ def run_both(work: Path) -> None:
             raised = spark_alerts.alerts(topic, DEFAULT_RULES)
             trigger = queries.alerts_trigger(spark, {"processingTime": "200 milliseconds"})
             alerts = queries.start_alerts(raised, broker.kafka, ALERTS_TOPIC, work / "alerts", trigger)
-            kept.wait(60)
+            wait_for(kept, 60)
             for _ in range(BATCHES):
                 kept.clear()
                 send()
-                kept.wait(60)
-            time.sleep(LIVE_S)
+                wait_for(kept, 60)
+            wait_for(threading.Event(), LIVE_S)
             for query in (windows, alerts):
                 query.stop()
             sender.close()
@@ -89,11 +98,13 @@ def run_both(work: Path) -> None:
 def main() -> int:
     try:
         class_archives.prepare(run_both)
+    except Stopped as how:
+        # The next step of a set-up would begin, so this is no success.
+        print(how, file=sys.stderr)
+        return 130
     except (UserError, OSError) as error:
         # The application runs without the archives.
         print(f"cannot archive classes, so Kafka and Spark start slower: {reason(error)}", file=sys.stderr)
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 

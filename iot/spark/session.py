@@ -219,7 +219,10 @@ def _launch(builder: Any, output: IO[bytes]) -> SparkSession:
 
     if SparkContext._gateway is None:
         conf = SparkConf(loadDefaults=False).setAll(list(builder._options.items()))
-        gateway = launch_gateway(conf, {"stdout": output, "stderr": output})  # type: ignore[no-untyped-call]
+        # Signals to this process's group, such as those of `timeout` or a closed terminal, must not reach the JVM. It
+        # ends with this process, because its standard input ends then.
+        popen = {"stdout": output, "stderr": output, "start_new_session": True}
+        gateway = launch_gateway(conf, popen)  # type: ignore[no-untyped-call]
         flags.give_way(gateway.proc.pid)
         SparkContext._ensure_initialized(gateway=gateway)
     session: SparkSession = builder.getOrCreate()
