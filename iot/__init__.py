@@ -15,3 +15,23 @@ Modules in this folder know no other folder, except the command ``rejected``:
 ``web``: the dashboard and its API, ``python -m iot.web``.
 ``loadtest``: load tests of ``performance_test.py``.
 """
+
+import os
+import sys
+
+
+def _prefer_own_packages() -> None:
+    """In a virtual environment, search its packages before the folders of PYTHONPATH, except this program's folder.
+
+    A profile that is for another Spark has that one's PySpark in PYTHONPATH.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  # imports take time
+    # Spark's executors on a cluster load this package from an archive, and their packages where the cluster has them.
+    if sys.prefix == sys.base_prefix or not os.path.isdir(root):  # noqa: PTH112
+        return
+    folders = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    given = {os.path.abspath(folder) for folder in folders} - {root}  # noqa: PTH100
+    sys.path.sort(key=given.__contains__)
+
+
+_prefer_own_packages()

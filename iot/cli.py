@@ -28,13 +28,21 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+def print_any_text() -> None:
+    """Print an escape for a character that the terminal's encoding lacks, instead of raising an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+
 def parser(description: str | None, topic: bool = True) -> argparse.ArgumentParser:
-    """Return an argument parser with the Kafka flags.
+    """Return an argument parser with the Kafka flags. From then on any text can be printed.
 
     Args:
         description: a module docstring. ``--help`` opens with its first paragraph.
         topic: whether to add ``--topic``, for scripts that read or write the readings topic.
     """
+    print_any_text()
     made = argparse.ArgumentParser(
         description=(description or "").split("\n\n")[0].replace("\n", " "),
         formatter_class=HelpFormatter,

@@ -182,11 +182,15 @@ def spawn(args: list[str], **popen: Any) -> subprocess.Popen[bytes]:
 
     Args:
         args: the command, as for ``subprocess.Popen``.
-        popen: further arguments of ``subprocess.Popen``.
+        popen: further arguments of ``subprocess.Popen``. Its ``env`` is what ``environment.child`` makes of it.
 
     Raises:
         OSError: the child cannot be started.
     """
+    # The child itself, which runs this file, must not wait for such imports.
+    from iot.environment import child
+
+    popen["env"] = child(popen.get("env"))
     started: SimpleQueue[subprocess.Popen[bytes] | OSError] = SimpleQueue()
 
     def run() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +24,52 @@ SLIDE_S = 10
 WATERMARK_S = 5
 FUTURE_TOLERANCE_S = 60
 
-CACHE_DIR = Path(os.environ.get("IOT_CACHE_DIR") or platformdirs.user_cache_dir("iot-streaming"))
-LOG_DIR = Path(os.environ.get("IOT_LOG_DIR") or platformdirs.user_log_dir("iot-streaming"))
-DATA_DIR = Path(os.environ.get("IOT_DATA_DIR") or platformdirs.user_data_dir("iot-streaming"))
+
+def is_writable_folder(folder: Path) -> bool:
+    """Whether a folder is there in which this user can create files."""
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def private_folder(parent: Path) -> Path | None:
+    """Return a folder in ``parent`` that only this user can write, created if missing; None where there is none."""
+    folder = parent / f"iot-{os.getuid()}"
+    with suppress(OSError):
+        with suppress(FileExistsError):
+            folder.mkdir(0o700)
+        found = folder.lstat()
+        # Everybody can create a folder, or a link to one, in /tmp.
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+            if stat.S_IMODE(found.st_mode) != 0o700:
+                folder.chmod(0o700)
+            return folder if is_writable_folder(folder) else None
+    return None
+
+
+def _folder(variable: str, usual: Callable[[str], str]) -> Path:
+    """Return the folder that a variable names, else the user's, else one for temporary files.
+
+    A user without a home, as in many containers, has no folder that can be created.
+    """
+    if given := os.environ.get(variable):
+        return Path(given).absolute()
+    folder = Path()
+    with suppress(RuntimeError):
+        # platformdirs raises this for a user without a home.
+        folder = Path(usual("iot-streaming"))
+    if folder.is_absolute():
+        there = next((parent for parent in (folder, *folder.parents) if os.path.exists(parent)), folder)  # noqa: PTH110  # it never raises
+        if there == folder or is_writable_folder(there):
+            return folder
+    with suppress(OSError):
+        if private := private_folder(Path(tempfile.gettempdir())):
+            return private / variable.removeprefix("IOT_").removesuffix("_DIR").lower()
+    # It cannot be created, and the message about that names the variable.
+    return Path("/nonexistent/iot-streaming")
+
+
+CACHE_DIR = _folder("IOT_CACHE_DIR", platformdirs.user_cache_dir)
+LOG_DIR = _folder("IOT_LOG_DIR", platformdirs.user_log_dir)
+DATA_DIR = _folder("IOT_DATA_DIR", platformdirs.user_data_dir)
 
 
 class UserError(Exception):

@@ -15,6 +15,7 @@ from types import TracebackType
 
 from iot import settings
 from iot.broker.data_folder import DataFolder
+from iot.environment import jvm_options
 from iot.java.class_archives import jvm_flags
 from iot.java.jars import class_path, read_lock
 from iot.java.runtime import java_executable
@@ -28,7 +29,7 @@ START_S = 60.0
 # How long Kafka may take to stop before it is killed.
 STOP_S = 30.0
 
-JVM_FLAGS = ["-Xmx512m", "-Dfile.encoding=UTF-8", "-Djava.awt.headless=true"]
+JVM_FLAGS = ["-Xmx512m", "-Djava.awt.headless=true"]
 
 
 def kafka_version() -> str:
@@ -103,7 +104,7 @@ class Broker:
             UserError: Java or the jars are missing, the port or the folder is in use, or Kafka ended.
         """
         stop = stop or threading.Event()
-        java = [str(java_executable()), "-cp", class_path("kafka")]
+        java = [str(java_executable()), *jvm_options(), "-cp", class_path("kafka")]
         try:
             self._folder.lock(f"process {os.getpid()}, port {self.port}", stop)
             self._require_free_port()

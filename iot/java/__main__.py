@@ -16,6 +16,7 @@ from iot.settings import CACHE_DIR
 
 
 def main(argv: list[str] | None = None) -> int:
+    cli.print_any_text()
     parser = argparse.ArgumentParser(
         description="Find Java and fetch the jars of Kafka and of Spark's Kafka connector."
     )

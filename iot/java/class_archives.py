@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from iot.environment import child, plain
 from iot.java.jars import LOCK_FILE
 from iot.java.runtime import find_runtime, java_executable
 from iot.settings import CACHE_DIR
@@ -52,7 +53,7 @@ def jvm_flags(name: str, *, write: bool = True) -> list[str]:
         write: whether this JVM may write a missing archive when it ends. A JVM that loads few classes must not.
     """
     if name in _recording:
-        return [f"-XX:ArchiveClassesAtExit={_recording[name]}"]
+        return [f"-XX:ArchiveClassesAtExit={plain(_recording[name].parent) / name}"]
     file = archive(name)
     try:
         usable = _is_usable(file)
@@ -96,6 +97,8 @@ def archive(name: str) -> Path:
     spec = find_spec("pyspark")
     spark_jars = Path(spec.origin).parent / "jars" if spec and spec.origin else Path()
     parts = [str(RECIPE), str(runtime.home), runtime.build, LOCK_FILE.read_text(encoding="utf-8")]
+    # An archive holds the paths of the jars, which may be those of links.
+    parts += [str(plain(CACHE_DIR))] if plain(CACHE_DIR) != CACHE_DIR else []
     parts += [str(spark_jars), str(spark_jars.stat().st_mtime_ns)] if name == "spark" else []
     return _file(name, parts)
 
@@ -112,8 +115,14 @@ def _base() -> list[Path]:
     if not base.exists():
         with tempfile.TemporaryDirectory(dir=FOLDER, prefix="new-") as work:
             made = Path(work, "java")
-            command = [str(java_executable()), "-Xshare:dump", f"-XX:SharedArchiveFile={made}"]
-            subprocess.run(command, check=True, capture_output=True, timeout=60, start_new_session=True)
+            command = [
+                str(java_executable()),
+                "-Xshare:dump",
+                f"-XX:SharedArchiveFile={plain(made.parent) / made.name}",
+            ]
+            subprocess.run(
+                command, check=True, capture_output=True, timeout=60, env=child(), start_new_session=True
+            )
             _keep(made, base)
     base.touch()
     return [base]
@@ -125,7 +134,8 @@ def _writes_by_itself() -> bool:
 
 def _mapped(*files: Path) -> list[str]:
     # Java runs without an archive that does not fit. It need not print that, nor which classes it leaves out.
-    return [f"-XX:SharedArchiveFile={os.pathsep.join(map(str, files))}", "-Xshare:auto", *SILENT]
+    paths = [str(plain(file.parent) / file.name) for file in files]
+    return [f"-XX:SharedArchiveFile={os.pathsep.join(paths)}", "-Xshare:auto", *SILENT]
 
 
 def _is_usable(file: Path) -> bool:

@@ -32,6 +32,7 @@ from urllib.error import URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPSHandler, OpenerDirector, Request, build_opener
 
+from iot.environment import plain
 from iot.java.runtime import digest, make_folder
 from iot.processes import require_not_stopped
 from iot.settings import CACHE_DIR, UserError, reason
@@ -78,6 +79,8 @@ class Jar:
 def jars(set_name: str) -> list[Path]:
     """Return the jars of a set (``kafka``, ``spark`` or ``tools``); fetch those that are missing.
 
+    Their paths need no quoting in a class path or in a list with commas.
+
     Raises:
         UserError: a jar cannot be fetched, or its checksum is not the one in the lock.
     """
@@ -89,6 +92,7 @@ def jars(set_name: str) -> list[Path]:
             # Another process may have fetched them while this one waited.
             if missing := _missing(wanted, folder):
                 _fetch(missing, folder, SETS[set_name])
+    folder = plain(folder)
     return [folder / jar.file_name for jar in wanted]
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from iot.environment import child
 from iot.settings import CACHE_DIR, UserError, reason
 
 OLDEST_JAVA = 17
@@ -77,9 +78,10 @@ def _ask(executable: str) -> Java | None:
         ran = subprocess.run(
             [executable, "-XshowSettings:properties", "-version"],
             capture_output=True,
-            text=True,
             timeout=60,
             errors="replace",
+            encoding="utf-8",
+            env=child(),
             # Ctrl-C in the terminal must not look like a Java that does not run.
             start_new_session=True,
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iot.environment import jvm_options
 from iot.java.jars import class_path, read_lock
 from iot.java.runtime import java_executable
 from iot.loadtest.latency import Milliseconds
@@ -47,7 +48,7 @@ def run(kafka: Kafka, topic: str, messages: int, stop: threading.Event) -> Resul
         UserError: the tool cannot run, or did not send all records.
     """
     with tempfile.TemporaryDirectory(prefix="iot-load-test-") as folder:
-        command = [str(java_executable()), "-cp", class_path("tools"), MAIN_CLASS, "--topic", topic]
+        command = [str(java_executable()), *jvm_options(), "-cp", class_path("tools"), MAIN_CLASS, "--topic", topic]
         command += ["--num-records", str(messages), "--record-size", str(record_size()), "--throughput", "-1"]
         command += ["--bootstrap-server", kafka.bootstrap_servers, "--command-config", _config(kafka, Path(folder))]
         said_file = Path(folder, "said")

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import msgspec
 from kafka.errors import KafkaError
@@ -27,7 +26,6 @@ from iot.processes import spawn
 from iot.settings import Kafka, UserError, reason
 from iot.terminal import StatusLine
 
-ROOT = Path(__file__).parents[2]
 # How long the workers have to reach the start.
 HEAD_START_S = 0.05
 # How often to sample CPU and memory, and how often to check on the workers.
@@ -40,12 +38,10 @@ class Worker:
     """A worker process, and the newest of its messages."""
 
     def __init__(self, job: WorkerJob) -> None:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *_given("PYTHONPATH")])}
         self.process = spawn(
             [sys.executable, "-m", "iot.loadtest.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
         )
         self.progress = WorkerProgress(0.0, 0, 0, 0)
         self.outcome: Outcome | None = None
@@ -250,7 +246,3 @@ def in_flight(plan: Plan, processes: int) -> str:
     if plan.client == COURSE or plan.in_flight:
         return f"at most {plan.in_flight or 1:,} in flight per thread"
     return f"at most {plan.bound(plan.threads):,} in flight" + (" per process" if processes > 1 else "")
-
-
-def _given(name: str) -> list[str]:
-    return [os.environ[name]] if os.environ.get(name) else []

@@ -11,6 +11,7 @@ if __name__ == "__main__":
     # First of all, because the other imports take up to a second.
     stop_event()
 
+import argparse
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iot import cli
 from iot.java import class_archives
 from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, UserError, reason
 
@@ -95,7 +97,9 @@ def run_both(work: Path) -> None:
             spark_session.end(spark)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    cli.print_any_text()
+    argparse.ArgumentParser(description=__doc__.split("\n\n")[0]).parse_args(argv)
     try:
         class_archives.prepare(run_both)
     except Stopped as how:

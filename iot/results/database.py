@@ -6,6 +6,7 @@ on disk before it returns, because Spark's checkpoint, written after it, must ne
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -64,6 +65,8 @@ class Database:
         except (exc.ArgumentError, ValueError):
             backend = ""
         if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
+            if parsed.query:
+                raise UserError("--database-url has a question mark, which an SQLite path cannot have: rename the file")
             self._path = Path(parsed.database).absolute()
             self.name = str(self._path)
             self._reader: Engine = self._sqlite()
@@ -78,7 +81,7 @@ class Database:
     def _sqlite(self) -> Engine:
         def connect() -> sqlite3.Connection:
             # mode=rw: only create() may create the file.
-            uri = f"file:{quote(self.name)}?mode=rw"
+            uri = f"file:{quote(os.fsencode(self.name))}?mode=rw"
             # isolation_level=None: begin() starts all transactions, also those that only read.
             return sqlite3.connect(uri, self._wait_s, uri=True, isolation_level=None, check_same_thread=False)
 
@@ -218,6 +221,9 @@ class Database:
             return f"{self.name} is locked by another process for more than {self._wait_s:g} s: stop that process"
         if "full" in why or "No space" in why:
             return f"no room for {self.name} ({why}): free some space"
+        # Another user's file or folder, or a read-only file system.
+        if self._path and ("readonly" in why or "unable to open" in why):
+            return f"cannot write {self.name} ({why}): choose another file with --database-url"
         return f"cannot use {self.name}: {why}"
 
 

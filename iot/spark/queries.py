@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iot.batches import Offsets
+from iot.environment import for_java
 from iot.settings import PARTITIONS, Kafka
 from iot.spark.session import slots
 
@@ -54,7 +55,9 @@ def start_alerts(
     Args:
         alerts: of ``iot.spark.alerts``.
     """
-    query = alerts.writeStream.queryName("alerts").outputMode("update").option("checkpointLocation", str(checkpoint))
+    location = for_java(checkpoint)
+    query = alerts.writeStream.queryName("alerts").outputMode("update").option("checkpointLocation", location)
+    location = for_java(checkpoint)
     query = query.format("kafka").options(**kafka_options(kafka)).option("topic", topic)
     return query.trigger(**trigger).start()
 

@@ -10,10 +10,11 @@ import shutil
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from iot import settings
+from iot import environment, settings
 from iot.java import flags
 from iot.java.class_archives import jvm_flags
 from iot.java.jars import class_path, jars, read_lock
@@ -78,8 +79,6 @@ JVM_FLAGS = [
     "-XX:MaxHeapFreeRatio=40",
     "-XX:-ShrinkHeapInSteps",
 ]
-# Maximum number of memory pools of the C library, which otherwise has one for each of a hundred threads.
-MALLOC_POOLS = "2"
 
 LOCAL_CONFIG = {
     "spark.driver.host": "127.0.0.1",
@@ -115,17 +114,19 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
     builder: Any = SparkSession.builder.appName(name)
     for key, value in (CONFIG | (config or {})).items():
         builder = builder.config(key, value)
-    if "PYSPARK_GATEWAY_PORT" in os.environ:
+    if environment.is_spark_submit():
         return _checked(builder.getOrCreate(), wanted)
     is_local = master.startswith("local")
     log = log_file(name)
     log4j, output = _open_log(log)
     _set_environment(is_local)
-    options = [f"-Dlog4j2.configurationFile={log4j.as_uri()}", *JVM_FLAGS, *flags.FLAGS, *jvm_flags("spark")]
+    options = [*environment.jvm_options(), f"-Dlog4j2.configurationFile={_plain(log4j)}"]
+    options += [*JVM_FLAGS, *flags.FLAGS, *jvm_flags("spark")]
     builder = builder.master(master).config("spark.driver.extraJavaOptions", " ".join(options))
     # Only from the JVM's own class path can classes come from the archive.
     builder = builder.config("spark.driver.extraClassPath", class_path("spark"))
-    for key, value in (LOCAL_CONFIG if is_local else {"spark.jars": ",".join(map(str, jars("spark")))}).items():
+    local = LOCAL_CONFIG | {"spark.local.dir": str(environment.work_folder())}
+    for key, value in (local if is_local else {"spark.jars": ",".join(map(str, jars("spark")))}).items():
         builder = builder.config(key, value)
     try:
         with output, ThreadPoolExecutor(1) as other_thread:
@@ -166,22 +167,48 @@ def _open_log(log: Path) -> tuple[Path, IO[bytes]]:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         log4j = log.with_suffix(".log4j2.properties")
-        log4j.write_text(LOG4J.format(log=log))
+        log4j.write_text(LOG4J.format(log=_plain(log)))
         return log4j, log.with_suffix(".out").open("wb")
     except OSError as error:
         raise UserError(f"cannot write {log}: {reason(error)}; set IOT_LOG_DIR to another folder") from error
 
 
+def _plain(file: Path) -> Path:
+    """The path of a file as log4j takes it."""
+    return environment.plain(file.parent) / file.name
+
+
 def _set_environment(is_local: bool) -> None:
-    """The environment of the JVM and, through it, of the Python workers."""
-    os.environ["JAVA_HOME"] = str(find_java())
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    os.environ.setdefault("MALLOC_ARENA_MAX", MALLOC_POOLS)
-    # The Python workers import this package.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    """Set the environment of the JVM and, through it, of the Python workers.
+
+    With a local master both are this program's own. On a cluster the user's profile says which they are.
+
+    Raises:
+        UserError: a variable names a Spark that is not there.
+    """
+    wanted = environment.child(on_cluster=not is_local)
+    if not is_local and os.environ.get("SPARK_HOME"):
+        _require_spark_home(Path(os.environ["SPARK_HOME"]))
+    elif spec := find_spec("pyspark"):
+        wanted["SPARK_HOME"] = str(environment.plain(Path(str(spec.origin)).resolve().parent))
+    wanted["JAVA_HOME"] = str(find_java())
+    wanted["TMPDIR"] = str(environment.work_folder())
+    # A session that a variable left from another shell names has ended.
+    for name in ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"):
+        wanted.pop(name, None)
+    for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):
+        wanted.setdefault(name, sys.executable)
+    wanted.setdefault("SPARK_USER", environment.user_name())
     if is_local:
-        os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+        wanted["SPARK_LOCAL_IP"] = "127.0.0.1"
+    environment.enter(wanted)
+
+
+def _require_spark_home(home: Path) -> None:
+    if not (home / "bin" / "spark-submit").exists():
+        raise UserError(
+            f"SPARK_HOME={home} has no bin/spark-submit: unset SPARK_HOME, or set it to the folder of Spark"
+        )
 
 
 def end(session: SparkSession) -> None:
@@ -224,6 +251,10 @@ def _launch(builder: Any, output: IO[bytes]) -> SparkSession:
         popen = {"stdout": output, "stderr": output, "start_new_session": True}
         gateway = launch_gateway(conf, popen)  # type: ignore[no-untyped-call]
         flags.give_way(gateway.proc.pid)
+        if not environment.has_user_entry():
+            # Hadoop asks the system for the user's name, and fails if there is none.
+            users = gateway.jvm.org.apache.hadoop.security.UserGroupInformation
+            users.setLoginUser(users.createRemoteUser(environment.user_name()))
         SparkContext._ensure_initialized(gateway=gateway)
     session: SparkSession = builder.getOrCreate()
     return session

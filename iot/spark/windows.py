@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from iot.batches import BatchReport
+from iot.environment import for_java
 from iot.settings import SLIDE_S, WATERMARK_S, WINDOW_S
 from iot.spark import contexts, fold, lateness
 from iot.spark.codegen import NO_WHOLE_STAGE_CODEGEN, codegen_chooser, with_settings
@@ -150,7 +151,8 @@ def start_windows(
     contexts.publish(spark, known)
     of_readings = judged(folded(messages(topic), on_rejected, sensors), state_slack_s)
     changed = windows(of_readings if by_location else over_all_locations(of_readings), state_slack_s)
-    query = changed.writeStream.queryName("windows").outputMode("update").option("checkpointLocation", str(checkpoint))
+    location = for_java(checkpoint)
+    query = changed.writeStream.queryName("windows").outputMode("update").option("checkpointLocation", location)
     with with_settings(spark, NO_WHOLE_STAGE_CODEGEN):
         started = query.foreachBatch(keep).trigger(**trigger).start()
     # The query has a thread of its own by now, with its own copy.

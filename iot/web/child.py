@@ -15,7 +15,6 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 
 from iot.processes import end, spawn
@@ -24,7 +23,6 @@ from iot.settings import Kafka, UserError
 from iot.web.flags import address
 from iot.web.listening import INSTANCE_HEADER
 
-ROOT = Path(__file__).parents[2]
 # How long to wait for the page.
 START_S = 30.0
 
@@ -49,7 +47,6 @@ class WebChild:
         # Secrets are not on its command line, which every user of the machine can read.
         self._environment = os.environ | {"IOT_DATABASE_URL": args.database_url}
         self._environment |= {"IOT_TOKEN": args.token} if args.token else {}
-        self._environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
     def __enter__(self) -> WebChild:
         # Only the web server keeps the socket: when it ends, clients are refused and do not wait.
@@ -109,5 +106,5 @@ class WebChild:
         assert self._process.stdin
         # A process that has ended is noticed by ``require_running``.
         with suppress(OSError):
-            self._process.stdin.write(f"{problem}\n".encode())
+            self._process.stdin.write(f"{problem}\n".encode(errors="backslashreplace"))
             self._process.stdin.flush()
