@@ -34,6 +34,30 @@ def test_histograms_of_several_processes_add_up():
     assert both.milliseconds().max == pytest.approx(11.0, rel=0.002)
 
 
+@pytest.mark.parametrize("microseconds", [1, 2, 1023, 1024, 2047, 2048, 2049, 4095, 4096, 123_457, 3_599_999_999])
+def test_each_value_is_exact_to_a_thousandth(microseconds):
+    latencies = Latencies()
+    latencies.add([microseconds / 1e6])
+    measured = latencies.milliseconds()
+    for value in (measured.mean, measured.p50, measured.max):
+        assert value == pytest.approx(microseconds / 1000, rel=0.001)
+
+
+@pytest.mark.parametrize(("latency_s", "expected_ms"), [(-1.0, 0.001), (0.0, 0.001), (1e9, 3_600_000)])
+def test_a_latency_outside_counts_as_the_nearest(latency_s, expected_ms):
+    latencies = Latencies()
+    latencies.add([latency_s])
+    assert latencies.count == 1
+    assert latencies.milliseconds().max == pytest.approx(expected_ms, rel=0.001)
+
+
+def test_percentiles_are_ranks():
+    latencies = Latencies()
+    latencies.add([0.001] * 95 + [0.002] * 5)
+    measured = latencies.milliseconds()
+    assert (measured.p50, measured.p95, measured.p99, measured.max) == (1.0, 1.0, 2.0, 2.0)
+
+
 def test_an_empty_histogram_has_no_percentiles():
     empty = Latencies()
     empty.add([])
