@@ -45,7 +45,7 @@ format: .venv/.installed-dev ## format the code
 	@$(RUN) -m ruff format
 
 # Versions stay where they can. ARGS="--upgrade" updates those that requirements*.txt do not pin.
-LOCK = $(RUN) -m uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
+LOCK = $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" $(ARGS)
 
 lock: .venv/.installed-dev ## update the lock files from requirements*.txt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,6 @@ from iot.alerts import DEFAULT_RULES, Rule, Rules
 from iot.inputs import read_text
 from iot.readings import CONVERSIONS, MAX_STRING
 from iot.settings import UserError, reason
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 def load_rules(path: Path | None) -> Rules:
