@@ -1,6 +1,7 @@
 # The commands for developers. `make` without a target lists them.
 
-PYTHON ?= python3
+# The Python for .venv. Empty: the first supported one that is found.
+PYTHON ?=
 # More arguments for the command of a target: make test ARGS="-k broker"
 ARGS ?=
 # How many test processes run in parallel.
@@ -58,6 +59,7 @@ clean: ## remove .venv and the caches of the tools; keep data and fetched jars
 
 # A new .venv or a changed lock installs again: both are prerequisites.
 .venv/.installed: requirements.lock .venv/bin/python
+	@$(RUN) iot/__init__.py
 	$(PIP) requirements.lock
 	@touch $@
 
@@ -65,11 +67,18 @@ clean: ## remove .venv and the caches of the tools; keep data and fetched jars
 	$(PIP) requirements-dev.lock
 	@touch $@
 
+# iot/__init__.py refuses an unsupported Python.
+.venv/bin/python: export PYTHON := $(PYTHON)
 .venv/bin/python:
-	@command -v $(PYTHON) > /dev/null || { echo "error: no $(PYTHON): install Python 3.10 or newer," \
-	  "on Debian and Ubuntu: apt-get install python3 python3-venv" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $(PYTHON) is" \
-	  "$$($(PYTHON) --version), but 3.10 or newer is needed: make setup PYTHON=/path/to/python3.10" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "error: $(PYTHON) has no venv module;" \
-	  "install it, on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	$(PYTHON) -m venv --clear .venv
+	@set -- python3 python3.14 python3.13 python3.12 python3.11; [ -z "$$PYTHON" ] || set -- "$$PYTHON"; \
+	seen=; for python; do \
+	  what=$$("$$python" -c 'import platform as p, sys; print(p.python_implementation() + " %d.%d" % sys.version_info[:2] \
+	    + getattr(sys, "abiflags", ""))' 2> /dev/null) || continue; \
+	  if ! "$$python" iot/__init__.py 2> /dev/null; then seen="$$seen, $$python is $$what"; \
+	  elif ! "$$python" -c 'import ensurepip, venv' 2> /dev/null; then \
+	    seen="$$seen, $$python has no venv module (on Debian and Ubuntu: apt-get install python$${what#* }-venv)"; \
+	  else echo "$$python -m venv --clear .venv"; exec "$$python" -m venv --clear .venv; fi; \
+	done; \
+	[ -n "$$seen" ] || seen=", $${PYTHON:-python3} does not run"; \
+	echo "error:$${seen#,}; CPython 3.11, 3.12, 3.13 or 3.14 is needed: install one, on Debian and Ubuntu:" \
+	  "apt-get install python3 python3-venv, or name it: make setup PYTHON=/path/to/python3.14" >&2; exit 1

@@ -23,6 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import iot  # noqa: F401  # stops an unsupported Python before a package is missing
+
+# isort: split
 from kafka.errors import KafkaError
 
 from iot import alerts, cli, rules_file, terminal

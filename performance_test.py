@@ -20,6 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import iot  # noqa: F401  # stops an unsupported Python before a package is missing
+
+# isort: split
 from rich.console import Console
 
 from iot import cli

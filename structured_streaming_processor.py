@@ -23,6 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import iot  # noqa: F401  # stops an unsupported Python before a package is missing
+
+# isort: split
 import pyarrow as pa
 
 from iot import cli, places, terminal

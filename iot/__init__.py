@@ -19,6 +19,20 @@ Modules in this folder know no other folder, except the command ``rejected``:
 import os
 import sys
 
+# Each of these has a wheel of every package but PySpark, for Linux and macOS: make wheels
+SUPPORTED = ((3, 11), (3, 12), (3, 13), (3, 14))
+
+# Every command imports this file first, and make setup runs it to find a Python. So old versions must be able to read
+# it: no f-strings here.
+_implementation = sys.implementation.name if hasattr(sys, "implementation") else "cpython"
+_threads = "without GIL " if "t" in getattr(sys, "abiflags", "") else ""
+if sys.version_info[:2] not in SUPPORTED or _implementation != "cpython" or _threads:
+    _name = _implementation.replace("cpython", "Python") + " " + _threads + ".".join(map(str, sys.version_info[:3]))
+    sys.exit(
+        "error: " + (sys.executable or "this interpreter") + " is " + _name + ", which is not supported: install "
+        "CPython 3.11, 3.12, 3.13 or 3.14, run 'make clean setup', then use .venv/bin/python"
+    )
+
 
 def _prefer_own_packages() -> None:
     """In a virtual environment, search its packages before the folders of PYTHONPATH, except this program's folder.

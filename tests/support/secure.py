@@ -45,7 +45,7 @@ def _sign(
     now = datetime.now(timezone.utc)
     names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
     issuer_identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer.subject if issuer else subject)
@@ -57,8 +57,14 @@ def _sign(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(issuer_identifier, critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(issuer_key, hashes.SHA256())
     )
+    if issuer is None:
+        # Python 3.13 and newer refuse an authority whose certificate does not say what its key is for.
+        usages = ["digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"]
+        usages += ["key_cert_sign", "crl_sign", "encipher_only", "decipher_only"]
+        allowed = {usage: usage in ("key_cert_sign", "crl_sign") for usage in usages}
+        builder = builder.add_extension(x509.KeyUsage(**allowed), critical=True)
+    return builder.sign(issuer_key, hashes.SHA256())
 
 
 def client_properties(folder: Path, password: str) -> str:
