@@ -129,6 +129,7 @@ def parse_timestamp(text: str) -> int:
 
     Raises:
         Rejected: the text has another format, names a day that does not exist, or lies outside the years 1 to 9999.
+            Local time on the first and on the last of these days is outside too.
     """
     match = _match_timestamp(text)
     if match is None:
@@ -140,6 +141,9 @@ def parse_timestamp(text: str) -> int:
     except ValueError:
         raise Rejected("timestamp: no such day") from None
     try:
+        # All Pythons refuse local time on the first day, but only Python 3.13 and newer on all of the last day.
+        if offset is None and text.startswith("9999-12-31"):
+            raise OverflowError
         since = moment.astimezone(timezone.utc) - _EPOCH
     except (ValueError, OverflowError, OSError):
         raise Rejected("timestamp: outside the years 1 to 9999 UTC") from None

@@ -218,10 +218,10 @@ def _time_us(text: Column, zone: str) -> Column:
     offset = [f.regexp_extract(text, r"([+-])([0-9]{2}):([0-9]{2})\z", group) for group in (1, 2, 3)]
     offset_us = (offset[1].try_cast("long") * 60 + offset[2].try_cast("long")) * 60_000_000
     # In the hour that is skipped when clocks go forward, Python uses the offset in force afterwards; so does this.
-    # Near the ends of the calendar, Python raises an error; here the result is null.
+    # On the first and the last day of the calendar, Python raises an error; here the result is null.
     instant = f.to_utc_timestamp(clock, zone)
     local_us = clock_us - (f.unix_micros(f.from_utc_timestamp(instant, zone)) - f.unix_micros(instant))
-    near_the_end = (clock_us < YEAR_1_US + DAY_US) | (f.unix_micros(f.from_utc_timestamp(clock, zone)) >= YEAR_10000_US)
+    near_the_end = (clock_us < YEAR_1_US + DAY_US) | (clock_us >= YEAR_10000_US - DAY_US)
     time_us = (
         f.when(text.endswith("Z"), clock_us)
         .when(offset[0] == "+", clock_us - offset_us)

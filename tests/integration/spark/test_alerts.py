@@ -142,7 +142,8 @@ def test_timestamps_without_an_offset_are_local_time(check, zone, monkeypatch):
     # In New York, clocks go forward on 8 March and back on 1 November.
     texts += ["2026-03-08T01:59:59", "2026-03-08T02:30:00", "2026-03-08T03:00:00", "2026-11-01T01:30:00"]
     texts += ["0001-01-01T00:00:00", "0001-01-01T23:59:59", "0001-01-02T00:00:00", "0001-01-03T12:00:00"]
-    texts += ["9999-12-31T12:00:00", "9999-12-31T18:29:59", "9999-12-31T18:30:00", "9999-12-31T23:59:59.999999"]
+    texts += ["9999-12-30T12:00:00", "9999-12-30T23:59:59.999999", "9999-12-31T00:00:00", "9999-12-31T12:00:00"]
+    texts += ["9999-12-31T18:29:59", "9999-12-31T18:30:00", "9999-12-31T23:59:59.999999"]
     assert check([(reading(timestamp=f'"{text}"'), END_OF_TIME_MS) for text in texts], EVERY_VALUE_ALERTS) > 8
 
 
