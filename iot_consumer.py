@@ -21,6 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import iot  # noqa: F401  # stops an unsupported Python before a package is missing
@@ -30,6 +31,7 @@ from kafka.errors import KafkaError
 
 from iot import alerts, cli, rules_file, terminal
 from iot.alerts import Rules
+from iot.kafka import advertised
 from iot.kafka.connect import require_broker
 from iot.kafka.consumer_group import POLL_WAIT_MS, GroupMember, make_consumer
 from iot.kafka.lag import LagMonitor, lag_text
@@ -134,7 +136,7 @@ def read(kafka: Kafka, rules: Rules, args: argparse.Namespace, stop: threading.E
     """Join the group, consume, and print the summary."""
     client = make_consumer(kafka, args.group)
     member = GroupMember(client, args.topic, args.from_beginning)
-    lag = LagMonitor(client, kafka.bootstrap_servers, args.topic)
+    lag = LagMonitor(client, kafka.bootstrap_servers, args.topic, partial(advertised.outage, kafka))
     statistics = Statistics(time.monotonic())
     try:
         member.join()
@@ -164,7 +166,8 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     try:
         read(kafka, rules, args, stop)
     except KafkaError as error:
-        raise UserError(f"cannot read from Kafka at {kafka.bootstrap_servers}: {reason(error)}") from error
+        why = advertised.outage(kafka) or reason(error)
+        raise UserError(f"cannot read from Kafka at {kafka.bootstrap_servers}: {why}") from error
 
 
 def group_name(text: str) -> str:

@@ -25,6 +25,7 @@ from functools import partial
 
 from iot import cli, terminal
 from iot.inputs import Input
+from iot.kafka import advertised
 from iot.kafka.connect import require_broker
 from iot.kafka.sender import CLIENTS, make_sender
 from iot.kafka.topics import TOPICS, ensure_topics
@@ -156,7 +157,9 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
             on_batch = partial(print_batch, status) if args.verbose else lambda batch, accepted: None
             schedule = Schedule(args.rate, time.monotonic())
             sending = PacedSending(sender, schedule, limit, stop, on_batch)
-            monitor = DeliveryMonitor(sender, kafka.bootstrap_servers, schedule.start_s)
+            monitor = DeliveryMonitor(
+                sender, kafka.bootstrap_servers, schedule.start_s, partial(advertised.outage, kafka)
+            )
             progress = Progress(sending)
             with SendingThreads(sending, injectors) as threads:
                 in_flight = wait_for_delivery(threads, sending, monitor, progress, status)

@@ -12,10 +12,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from iot.addresses import join, parse_addresses
 from iot.inputs import STANDARD_INPUT
 from iot.processes import Stopped
 from iot.properties_file import read_properties
 from iot.settings import BOOTSTRAP_SERVERS, READINGS_TOPIC, Kafka, UserError, reason
+
+SERVERS_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -53,8 +56,9 @@ def parser(description: str | None, topic: bool = True) -> argparse.ArgumentPars
         "--bootstrap-servers",
         metavar="HOST:PORT[,…]",
         type=addresses,
-        default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or BOOTSTRAP_SERVERS,
-        help="Kafka brokers to connect to first; KAFKA_BOOTSTRAP_SERVERS sets it too",
+        default=DefaultServers.find(),
+        help="Kafka brokers to connect to first; bootstrap.servers in --kafka-config or KAFKA_BOOTSTRAP_SERVERS sets "
+        "it too",
     )
     group.add_argument(
         "--kafka-config",
@@ -68,12 +72,21 @@ def parser(description: str | None, topic: bool = True) -> argparse.ArgumentPars
 
 
 def kafka_from(args: argparse.Namespace) -> Kafka:
-    """Return the address and client properties that the Kafka flags give.
+    """Return the address and client properties that the Kafka flags give; ``args`` then has this address too.
+
+    The flag comes first, then bootstrap.servers in the properties file, then the environment variable.
 
     Raises:
-        UserError: the properties file cannot be read.
+        UserError: the properties file cannot be read, or its bootstrap.servers is no list of addresses.
     """
-    return Kafka(args.bootstrap_servers, read_properties(args.kafka_config) if args.kafka_config else {})
+    properties = read_properties(args.kafka_config) if args.kafka_config else {}
+    in_file = properties.pop("bootstrap.servers", "").strip()
+    if in_file and isinstance(args.bootstrap_servers, DefaultServers):
+        try:
+            args.bootstrap_servers = join(parse_addresses(in_file))
+        except ValueError as error:
+            raise UserError(f"{args.kafka_config}: bootstrap.servers: {error}") from error
+    return Kafka(str(args.bootstrap_servers), properties)
 
 
 def add_rules_argument(parser: argparse.ArgumentParser) -> None:
@@ -150,13 +163,31 @@ def _number(kind: type[int] | type[float], text: str, least: float, most: float,
     return value
 
 
+class DefaultServers(str):
+    """Addresses that no flag gave: from the environment variable ``source``, or the built-in ones without a source."""
+
+    source = ""
+
+    @classmethod
+    def find(cls) -> DefaultServers:
+        """Return those of KAFKA_BOOTSTRAP_SERVERS if it has any, or else the built-in ones."""
+        given = os.environ.get(SERVERS_VARIABLE, "")
+        return cls(given, SERVERS_VARIABLE) if given.strip() else cls(BOOTSTRAP_SERVERS)
+
+    def __new__(cls, text: str, source: str = "") -> DefaultServers:
+        made = super().__new__(cls, text)
+        made.source = source
+        return made
+
+
 def addresses(text: str) -> str:
     """argparse type: one or more host:port addresses, separated by commas."""
-    for address in text.replace(" ", "").split(","):
-        host, _, port = address.rpartition(":")
-        if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65_536:
-            raise argparse.ArgumentTypeError(f"{address!r} is not host:port, for example {BOOTSTRAP_SERVERS}")
-    return text.replace(" ", "")
+    try:
+        found = join(parse_addresses(text))
+    except ValueError as error:
+        where = f"{text.source}: " if isinstance(text, DefaultServers) else ""
+        raise argparse.ArgumentTypeError(f"{where}{error}") from error
+    return DefaultServers(found, text.source) if isinstance(text, DefaultServers) else found
 
 
 def topic_name(text: str) -> str:

@@ -23,7 +23,7 @@ from iot import cli, settings
 from iot.broker.broker import PORT, Broker, kafka_version
 from iot.broker.tables import groups_table, topics_table
 from iot.kafka.connect import require_broker
-from iot.kafka.topics import describe_error
+from iot.kafka.topics import why
 from iot.settings import Kafka, UserError
 
 
@@ -65,7 +65,7 @@ def show(command: str, kafka: Kafka) -> int:
     try:
         table = until_stopped(lambda: make_table(kafka), stop, too_early)
     except KafkaError as error:
-        raise UserError(f"cannot list the {command} at {kafka.bootstrap_servers}: {describe_error(error)}") from error
+        raise UserError(f"cannot list the {command} at {kafka.bootstrap_servers}: {why(kafka, error)}") from error
     if not table.row_count:
         print(f"No {command} at {kafka.bootstrap_servers}.")
         return 0

@@ -14,11 +14,13 @@ from pathlib import Path
 from types import TracebackType
 
 from iot import settings
+from iot.addresses import LOOPBACK
 from iot.broker.data_folder import DataFolder
 from iot.environment import jvm_options
 from iot.java.class_archives import jvm_flags
 from iot.java.jars import class_path, read_lock
 from iot.java.runtime import java_executable
+from iot.kafka import advertised
 from iot.kafka.topics import TOPICS, ensure_topics, make_admin
 from iot.processes import spawn
 from iot.settings import Kafka, UserError, reason
@@ -39,10 +41,39 @@ def kafka_version() -> str:
 
 def find_free_port() -> int:
     """Return a TCP port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            if not _why_taken("::1", port):
+                return port
+
+
+def has_ipv6_loopback() -> bool:
+    """Whether this machine has the address ::1. Many containers do not."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _why_taken(host: str, port: int) -> OSError | None:
+    """Return why Kafka cannot listen at an address; None if it can, or if this machine does not have the address."""
+    with contextlib.ExitStack() as stack:
+        try:
+            probe = stack.enter_context(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET))
+            # Kafka sets this option too: connections of an earlier run that are still closing do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+        except OSError as error:
+            return None if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) else error
+    # macOS lets a program listen on one address although another listens on all of them.
+    with contextlib.suppress(OSError):
+        socket.create_connection((host, port), timeout=1).close()
+        return OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    return None
 
 
 class Broker:
@@ -66,6 +97,8 @@ class Broker:
         self.topics = tuple(topics)
         self.properties = dict(properties or {})
         self.kafka = Kafka(f"localhost:{port}")
+        # The name localhost may be missing, or mean ::1 only.
+        self._loopback = Kafka(f"127.0.0.1:{port}")
         self.warnings: list[str] = []
         self._folder = DataFolder(data_dir)
         self._process: subprocess.Popen[bytes] | None = None
@@ -147,28 +180,43 @@ class Broker:
         self._folder.unlock()
 
     def _require_free_port(self) -> None:
-        with socket.socket() as probe:
-            # Kafka sets this option too: connections of an earlier run that are still closing do not count.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", self.port))
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    raise UserError(
-                        f"port {self.port} is already in use: stop the other broker (`lsof -i :{self.port}` shows "
-                        "its process), or choose another port with --port"
-                    ) from error
+        """Return if the port is free on both loopback addresses: ``localhost`` may mean either of them."""
+        for host in LOOPBACK:
+            error = _why_taken(host, self.port)
+            if error is None:
+                continue
+            if error.errno == errno.EADDRINUSE:
+                where = "" if host == LOOPBACK[0] else f" on [{host}]"
                 raise UserError(
-                    f"cannot listen on port {self.port}: {reason(error)}; choose another port with --port"
-                ) from error
+                    f"port {self.port} is already in use{where}: stop the other broker (`lsof -i :{self.port}` shows "
+                    "its process), or choose another port with --port"
+                )
+            raise UserError(
+                f"cannot listen on port {self.port}: {reason(error)}; choose another port with --port"
+            ) from error
+
+    def _listeners(self) -> dict[str, str]:
+        """Kafka listens on both loopback addresses, and names one that every client on this machine reaches."""
+        given = self.properties.keys() & {"listeners", "advertised.listeners", "listener.security.protocol.map"}
+        listeners = {"PLAINTEXT": f"127.0.0.1:{self.port}"}
+        if has_ipv6_loopback() and not given:
+            # Two listeners cannot have the same name.
+            listeners["PLAINTEXT_IPV6"] = f"[::1]:{self.port}"
+        names = [*listeners, "CONTROLLER"]
+        return {
+            "listeners": ",".join(f"{name}://{place}" for name, place in listeners.items()),
+            "advertised.listeners": ",".join(f"{name}://127.0.0.1:{self.port}" for name in listeners),
+            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in names),
+        }
 
     def _server_properties(self) -> dict[str, str]:
         controller = f"127.0.0.1:{find_free_port()}"
+        listeners = self._listeners()
+        listeners["listeners"] += f",CONTROLLER://{controller}"
         return {
+            **listeners,
             "process.roles": "broker,controller",
             "node.id": "1",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://localhost:{self.port}",
             "controller.listener.names": "CONTROLLER",
             "controller.quorum.bootstrap.servers": controller,
             "inter.broker.listener.name": "PLAINTEXT",
@@ -207,10 +255,11 @@ class Broker:
         while not self._answers():
             self.require_alive()
             if time.monotonic() > deadline_s:
-                raise UserError(f"Kafka did not answer within {START_S:.0f} s; see {self.log}")
+                why = advertised.outage(self._loopback)
+                raise UserError(f"Kafka did not answer within {START_S:.0f} s{why and f' ({why})'}; see {self.log}")
             if stop.wait(0.05):
                 return False
-        self.warnings = ensure_topics(self.kafka, self.topics)
+        self.warnings = ensure_topics(self._loopback, self.topics)
         return True
 
     def _answers(self) -> bool:
@@ -220,6 +269,6 @@ class Broker:
         with contextlib.suppress(OSError, KafkaError):
             # kafka-python backs off after a refused connection, so the port is tried first.
             socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            with make_admin(self.kafka) as admin:
+            with make_admin(self._loopback) as admin:
                 return bool(admin.describe_cluster()["brokers"])
         return False

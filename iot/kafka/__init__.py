@@ -1,6 +1,8 @@
 """The connection to Kafka, for all scripts. Its modules, in reading order:
 
+- ``dial``: tries addresses without a client, each with a time limit.
 - ``client_config``: the connection as configuration of kafka-python and of librdkafka.
+- ``advertised``: whether brokers are reached where they say, and which address fails in an outage.
 - ``connect``: whether a broker answers, and why not.
 - ``topics``: creates missing topics, and looks up ids and settings.
 - ``topic_guard``: detects that a topic was deleted and made again.

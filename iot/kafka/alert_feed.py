@@ -12,6 +12,7 @@ from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from iot.alerts import Alert, Delivered
 from iot.batches import Offsets
+from iot.kafka import advertised
 from iot.kafka.offsets import make_reader, partitions_of
 from iot.settings import ALERTS_TOPIC, Kafka, reason
 
@@ -75,7 +76,7 @@ class AlertFeed:
                 try:
                     self._follow()
                 except KafkaError as error:
-                    self.outage = reason(error)
+                    self.outage = advertised.outage(self._kafka) or reason(error)
                     self._stop.wait(RETRY_S)
         except BaseException as error:
             self.failure = error

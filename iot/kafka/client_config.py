@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from iot.addresses import join
+from iot.kafka.dial import live_servers, servers_to_dial
 from iot.settings import Kafka, UserError, reason
 
 # How long a client waits for a broker when it starts.
@@ -32,7 +34,10 @@ def kafka_python_config(kafka: Kafka) -> dict[str, Any]:
         UserError: kafka-python does not support a property.
     """
     given = kafka.properties
-    config: dict[str, Any] = {"bootstrap_servers": kafka.bootstrap_servers.split(",")}
+    config: dict[str, Any] = {
+        # kafka-python tries them one by one, and loses seconds with each that is dead.
+        "bootstrap_servers": [str(server) for server in live_servers(kafka.bootstrap_servers)],
+    }
     if protocol := given.get("security.protocol"):
         config["security_protocol"] = protocol.upper()
     if mechanism := _mechanism(given):
@@ -52,7 +57,7 @@ def confluent_config(kafka: Kafka) -> dict[str, Any]:
         UserError: librdkafka does not support a property.
     """
     given = kafka.properties
-    config: dict[str, Any] = {"bootstrap.servers": kafka.bootstrap_servers}
+    config: dict[str, Any] = {"bootstrap.servers": join(servers_to_dial(kafka.bootstrap_servers))}
     if protocol := given.get("security.protocol"):
         config["security.protocol"] = protocol.lower()
     if mechanism := _mechanism(given):

@@ -6,11 +6,14 @@ import re
 import socket
 import ssl
 import time
-from contextlib import suppress
 
+from iot.addresses import Address, join, parse_addresses
+from iot.kafka import advertised, dial
 from iot.kafka.client_config import START_S, confluent_config, kafka_python_config, quiet_kafka_python
 from iot.settings import Kafka, UserError
 
+# How often to try servers that do not accept connections.
+RETRY_S = 0.2
 # How long to look for the reason why a broker that listens does not answer.
 REFUSAL_S = 1.5
 
@@ -20,68 +23,133 @@ class NothingListens(UserError):  # noqa: N818  # not always an error
 
 
 def require_broker(kafka: Kafka, timeout_s: float = START_S) -> None:
-    """Return once a broker answers.
+    """Return once a broker answers, at the address that it was dialled at and at the one that it advertises.
+
+    One broker of several may be out of reach: ``topics.ensure_topics`` warns of it.
 
     Raises:
         NothingListens: nothing listens at the address. The text says how to start the embedded broker.
-        UserError: no broker answers within ``timeout_s``. The text says why, if the broker refuses this client.
+        UserError: no broker answers within ``timeout_s``. The text says why, if that can be found out.
     """
     from kafka import KafkaAdminClient
     from kafka.errors import KafkaError
 
     quiet_kafka_python()
     timeout_ms = int(timeout_s * 1000)
-    config = kafka_python_config(kafka) | {"bootstrap_timeout_ms": timeout_ms, "request_timeout_ms": timeout_ms}
+    config = kafka_python_config(kafka)
+    servers = _await_servers(kafka, timeout_s)
+    config |= {
+        "bootstrap_servers": [str(server) for server in servers],
+        "bootstrap_timeout_ms": timeout_ms,
+        "request_timeout_ms": timeout_ms,
+    }
     try:
         if tls := config.get("ssl_context"):
-            # A broker that does not listen yet may do so before the timeout.
-            with suppress(ConnectionRefusedError):
-                _connect(kafka, timeout_s, tls)
-        KafkaAdminClient(**config).close()
+            _require_handshake(servers, timeout_s, tls)
+        admin = KafkaAdminClient(**config)
     except (KafkaError, OSError, ValueError) as error:
-        raise _why_no_broker(kafka) from error
+        raise _why_no_broker(kafka, servers) from error
+    try:
+        cluster = advertised.cluster_of(admin)
+    finally:
+        admin.close()
+    _require_one_cluster(kafka, servers, cluster)
+    lines = advertised.failures(kafka, servers, cluster)
+    if lines and len(lines) == len(cluster.brokers):
+        raise UserError(advertised.one_line(lines))
 
 
 def something_listens(kafka: Kafka) -> bool:
-    """Whether anything accepts connections at the address, a broker or not."""
-    try:
-        _connect(kafka, REFUSAL_S)
-    except OSError:
-        return False
-    return True
+    """Whether anything accepts connections at one of the addresses, a broker or not."""
+    return not all(dial.dial(dial.servers_to_dial(kafka.bootstrap_servers), dial.CONNECT_S).values())
 
 
-def _why_no_broker(kafka: Kafka) -> UserError:
-    no_answer = f"no Kafka broker answers at {kafka.bootstrap_servers}"
-    start_one = f"start the embedded one in another terminal: python -m iot.broker{_port_flag(kafka)}"
-    if not something_listens(kafka):
-        return NothingListens(f"{no_answer}; {start_one}")
-    if refusal := _refusal(kafka):
-        return UserError(f"Kafka at {kafka.bootstrap_servers} refuses this client: {refusal}; check --kafka-config")
-    return UserError(
-        f"{no_answer}, though something listens there; check the security settings in --kafka-config, or {start_one}"
-    )
-
-
-def _connect(kafka: Kafka, timeout_s: float, tls: ssl.SSLContext | None = None) -> None:
-    """Connect to one of the servers, and make the TLS handshake, in which kafka-python has no timeout.
+def _await_servers(kafka: Kafka, timeout_s: float) -> list[Address]:
+    """Return the servers that accept a connection, once one does.
 
     Raises:
-        OSError: no server accepts the connection.
+        NothingListens: none does within ``timeout_s``, because nothing listens or because no name resolves.
+        UserError: none does for another reason.
     """
-    addresses = kafka.bootstrap_servers.split(",")
+    addresses = dial.servers_to_dial(kafka.bootstrap_servers)
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        failures = dial.dial(addresses, min(dial.CONNECT_S, timeout_s))
+        if found := [address for address in addresses if not failures[address]]:
+            return found
+        if time.monotonic() > deadline_s:
+            break
+        time.sleep(RETRY_S)
+    is_empty = set(failures.values()) == {dial.REFUSES}
+    where = kafka.bootstrap_servers if is_empty else dial.text(failures)
+    raise (NothingListens if is_empty else UserError)(f"no Kafka broker answers at {where}; {_start_one(kafka)}")
+
+
+def _start_one(kafka: Kafka) -> str:
+    return f"start the embedded one in another terminal: python -m iot.broker{_port_flag(kafka)}"
+
+
+def _require_handshake(servers: list[Address], timeout_s: float, tls: ssl.SSLContext) -> None:
+    """Make the TLS handshake with one of the servers, because kafka-python has no timeout in it.
+
+    Raises:
+        OSError: no server makes the handshake.
+    """
     failures = []
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
+    for server in servers:
         try:
-            with socket.create_connection((host, int(port)), timeout_s / len(addresses)) as connection:
-                if tls:
-                    tls.wrap_socket(connection, server_hostname=host).close()
-                return
+            with socket.create_connection((server.host, server.port), timeout_s / len(servers)) as connection:
+                tls.wrap_socket(connection, server_hostname=server.host).close()
+            return
+        except ConnectionRefusedError:
+            # It accepted connections a moment ago, so it may do so again before the timeout.
+            return
         except OSError as error:
             failures.append(error)
     raise failures[-1]
+
+
+def _require_one_cluster(kafka: Kafka, servers: list[Address], cluster: advertised.Cluster) -> None:
+    """Return if all servers that answer belong to the same cluster.
+
+    Raises:
+        UserError: they do not, so that it would be chance which one is used.
+    """
+    if len(servers) == 1:
+        return
+    asked = dial.in_parallel(lambda server: advertised.ask(kafka, server), servers, advertised.METADATA_S)
+    others = {server: found.cluster_id for server, found in asked.items() if found}
+    if len(set(others.values())) > 1:
+        listed = ", ".join(f"{server} ({cluster_id})" for server, cluster_id in others.items())
+        raise UserError(f"these servers belong to different Kafka clusters: {listed}; name those of one cluster")
+
+
+def _why_no_broker(kafka: Kafka, servers: list[Address]) -> UserError:
+    """Find out why servers that accept connections do not answer."""
+    if refusal := _refusal(kafka):
+        return UserError(f"Kafka at {kafka.bootstrap_servers} refuses this client: {refusal}; check --kafka-config")
+    spoken = dial.in_parallel(dial.protocol_of, servers, dial.CONNECT_S)
+    wants_tls = kafka.properties.get("security.protocol", "").upper().endswith("SSL")
+    if "tls" in spoken.values() and not wants_tls:
+        return UserError(
+            f"what listens at {join(servers)} speaks TLS, and this client was told to use none: "
+            "set security.protocol to SSL or SASL_SSL in --kafka-config"
+        )
+    if "plain" in spoken.values() and wants_tls:
+        return UserError(
+            f"Kafka at {join(servers)} speaks without TLS, and this client was told to use it: "
+            "check security.protocol in --kafka-config, or name the port of a listener with TLS"
+        )
+    if "plain" in spoken.values():
+        return UserError(
+            f"Kafka at {kafka.bootstrap_servers} tells this client nothing about its brokers: "
+            "check security.protocol and sasl.* in --kafka-config"
+        )
+    not_kafka = " and does not answer as Kafka does" if set(spoken.values()) == {"other"} else ""
+    return UserError(
+        f"no Kafka broker answers at {kafka.bootstrap_servers}, though something listens there{not_kafka}; "
+        f"check the security settings in --kafka-config, or {_start_one(kafka)}"
+    )
 
 
 def _refusal(kafka: Kafka) -> str:
@@ -112,5 +180,5 @@ def _refusal(kafka: Kafka) -> str:
 
 
 def _port_flag(kafka: Kafka) -> str:
-    port = kafka.bootstrap_servers.split(",")[0].rpartition(":")[2]
-    return "" if port == "9092" else f" --port {port}"
+    port = parse_addresses(kafka.bootstrap_servers)[0].port
+    return "" if port == 9092 else f" --port {port}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from kafka import KafkaConsumer, TopicPartition
@@ -24,10 +24,12 @@ class LagMonitor:
     ``unreachable`` is True from the first failure until Kafka answers again.
     """
 
-    def __init__(self, consumer: KafkaConsumer, address: str, topic: str) -> None:
+    def __init__(self, consumer: KafkaConsumer, address: str, topic: str, why: Callable[[], str] = str) -> None:
+        """``why`` finds out which address fails, when an outage begins; an empty text if it cannot."""
         self._consumer = consumer
         self._address = address
         self._topic = topic
+        self._why = why
         self._due_s = 0.0
         self.unreachable = False
         self.lag: dict[int, int | None] = {}
@@ -66,8 +68,8 @@ class LagMonitor:
         if self.unreachable:
             return []
         self.unreachable = True
-        why = "" if isinstance(error, KafkaTimeoutError) else f" ({reason(error)})"
-        return [f"Kafka at {self._address} does not answer{why}; retrying until it does"]
+        why = self._why() or ("" if isinstance(error, KafkaTimeoutError) else reason(error))
+        return [f"Kafka at {self._address} does not answer{f' ({why})' if why else ''}; retrying until it does"]
 
 
 def lag_text(lag: Mapping[int, int | None]) -> str:

@@ -8,6 +8,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from iot.batches import Offsets
+from iot.kafka import advertised
 from iot.kafka.client_config import kafka_python_config, quiet_kafka_python
 from iot.settings import Kafka, UserError, reason
 
@@ -72,7 +73,8 @@ def start_offsets(kafka: Kafka, topic: str, which: str) -> Offsets:
         finally:
             consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
     except KafkaError as error:
-        raise UserError(f"cannot read the offsets of {topic} at {kafka.bootstrap_servers}: {reason(error)}") from error
+        why = advertised.outage(kafka) or reason(error)
+        raise UserError(f"cannot read the offsets of {topic} at {kafka.bootstrap_servers}: {why}") from error
 
 
 def _ends(consumer: KafkaConsumer, topic: str) -> Offsets:
@@ -98,8 +100,9 @@ class EndOffsets:
             self._consumer = self._consumer or make_reader(self._kafka)
             ends = _ends(self._consumer, self._topic)
         except KafkaError as error:
-            self.outage = f"Kafka at {self._kafka.bootstrap_servers} does not answer ({reason(error)})"
             self.close()
+            why = advertised.outage(self._kafka) or reason(error)
+            self.outage = f"Kafka at {self._kafka.bootstrap_servers} does not answer ({why})"
             return None
         self.outage = None
         return ends

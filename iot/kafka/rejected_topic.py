@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from iot.kafka import advertised
 from iot.kafka.offsets import make_reader, partitions_of
 from iot.settings import REJECTED_TOPIC, Kafka, UserError, reason
 
@@ -49,7 +50,8 @@ def read_rejected(kafka: Kafka, source_topic: str, since_ms: int = 0) -> Iterato
         finally:
             consumer.close(autocommit=False)
     except KafkaError as error:
-        raise UserError(f"cannot read {REJECTED_TOPIC} at {kafka.bootstrap_servers}: {reason(error)}") from error
+        why = advertised.outage(kafka) or reason(error)
+        raise UserError(f"cannot read {REJECTED_TOPIC} at {kafka.bootstrap_servers}: {why}") from error
 
 
 def _read(consumer: KafkaConsumer, partitions: list[TopicPartition], since_ms: int) -> Iterator[Any]:

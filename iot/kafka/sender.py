@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypedDict, cast
 
+from iot.kafka import advertised
 from iot.kafka.client_config import START_S, confluent_config, kafka_python_config, quiet_kafka_python
 from iot.settings import Kafka, UserError, reason
 
@@ -173,7 +174,8 @@ class KafkaPythonSender(Sender):
             self._producer = KafkaProducer(**kafka_python_config(kafka) | settings | tuning)
             self._find(topic)
         except KafkaError as error:
-            raise UserError(f"cannot send to {topic} at {kafka.bootstrap_servers}: {reason(error)}") from error
+            why = advertised.outage(kafka) or reason(error)
+            raise UserError(f"cannot send to {topic} at {kafka.bootstrap_servers}: {why}") from error
 
     def _find(self, topic: str) -> None:
         """Fetch the topic's partitions, so that the first send does not wait for them."""
@@ -291,7 +293,8 @@ class ConfluentSender(Sender):
             # Fetch the topic's partitions here, so that the first send does not wait for them.
             found = self._producer.list_topics(topic, START_S).topics[topic]
         except KafkaException as error:
-            raise UserError(f"cannot send to {topic} at {kafka.bootstrap_servers}: {error.args[0].str()}") from error
+            why = advertised.outage(kafka) or error.args[0].str()
+            raise UserError(f"cannot send to {topic} at {kafka.bootstrap_servers}: {why}") from error
         if found.error:
             raise UserError(f"cannot send to {topic} at {kafka.bootstrap_servers}: {found.error.str()}")
 

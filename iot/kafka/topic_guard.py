@@ -9,7 +9,7 @@ from typing import Any
 from kafka.errors import KafkaError
 
 from iot.batches import Identity
-from iot.kafka.topics import describe_error, make_admin
+from iot.kafka.topics import make_admin, why
 from iot.settings import Kafka, UserError
 
 
@@ -46,7 +46,7 @@ class TopicGuard:
                 described = self._admin.describe_topics([topic])[0]
             except KafkaError as error:
                 self._disconnect()
-                raise UserError(f"Kafka at {address} does not answer ({describe_error(error)})") from error
+                raise UserError(f"Kafka at {address} does not answer ({why(self._kafka, error)})") from error
         if described["error_code"]:
             raise UserError(f"Kafka at {address} has no topic {topic} any more")
         if str(described["topic_id"]) != self._identity.topic_id:

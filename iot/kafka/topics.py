@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from iot.kafka import advertised
 from iot.kafka.client_config import kafka_python_config, quiet_kafka_python
+from iot.kafka.dial import live_servers
 from iot.settings import ALERTS_TOPIC, PARTITIONS, READINGS_TOPIC, REJECTED_TOPIC, Kafka, UserError, reason
 
 TOPICS = (READINGS_TOPIC, ALERTS_TOPIC, REJECTED_TOPIC)
@@ -26,7 +28,8 @@ def ensure_topics(kafka: Kafka, topics: Iterable[str] = TOPICS) -> list[str]:
     The environment variable IOT_REPLICATION_FACTOR sets the replication factor (default: the broker's).
 
     Returns:
-        Warnings, one line for each setting in which an existing topic differs. Existing topics are not changed.
+        Warnings, one line for each broker out of reach, and for each setting in which an existing topic differs.
+        Existing topics are not changed.
 
     Raises:
         UserError: Kafka refuses to create a topic, or does not answer.
@@ -49,10 +52,10 @@ def ensure_topics(kafka: Kafka, topics: Iterable[str] = TOPICS) -> list[str]:
                 with contextlib.suppress(TopicAlreadyExistsError):
                     admin.create_topics({name: wanted})
             admin.wait_for_topics(names)
-            return _differences(admin, [name for name in names if name in existing])
+            return _out_of_reach(kafka, admin) + _differences(admin, [name for name in names if name in existing])
     except KafkaError as error:
         raise UserError(
-            f"cannot create the topics {', '.join(names)} at {kafka.bootstrap_servers}: {describe_error(error)}"
+            f"cannot create the topics {', '.join(names)} at {kafka.bootstrap_servers}: {why(kafka, error)}"
         ) from error
 
 
@@ -69,7 +72,7 @@ def topic_id(kafka: Kafka, topic: str) -> str:
             described = admin.describe_topics([topic])[0]
     except KafkaError as error:
         raise UserError(
-            f"cannot describe the topic {topic} at {kafka.bootstrap_servers}: {describe_error(error)}"
+            f"cannot describe the topic {topic} at {kafka.bootstrap_servers}: {why(kafka, error)}"
         ) from error
     if described["error_code"]:
         raise UserError(f"Kafka at {kafka.bootstrap_servers} has no topic {topic}")
@@ -79,6 +82,15 @@ def topic_id(kafka: Kafka, topic: str) -> str:
 def topic_settings(name: str) -> dict[str, str]:
     """Return the settings that a topic of this name should have."""
     return TOPIC_SETTINGS | (REJECTED_SETTINGS if name == REJECTED_TOPIC else {})
+
+
+def _out_of_reach(kafka: Kafka, admin: Any) -> list[str]:
+    """Return one line for each broker of several that cannot be reached at the address that it advertises."""
+    cluster = advertised.cluster_of(admin)
+    if len(cluster.brokers) == 1:
+        return []
+    lines = advertised.failures(kafka, live_servers(kafka.bootstrap_servers), cluster)
+    return [f"{line}: partitions that it leads wait until it does; {advertised.FIX}" for line in lines.values()]
 
 
 def _differences(admin: Any, names: list[str]) -> list[str]:
@@ -122,6 +134,11 @@ def make_admin(kafka: Kafka) -> Any:
 
     quiet_kafka_python()
     return KafkaAdminClient(**kafka_python_config(kafka) | {"bootstrap_timeout_ms": 8000, "request_timeout_ms": 10000})
+
+
+def why(kafka: Kafka, error: BaseException) -> str:
+    """Return the address that fails, if Kafka cannot be reached, or else the kind of the error and its text."""
+    return advertised.outage(kafka) or describe_error(error)
 
 
 def describe_error(error: BaseException) -> str:

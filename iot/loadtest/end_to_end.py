@@ -19,6 +19,7 @@ from kafka.errors import KafkaError
 from rich import box
 from rich.table import Table
 
+from iot.kafka import advertised
 from iot.kafka.alert_feed import AlertFeed
 from iot.kafka.offsets import end_offsets
 from iot.kafka.sender import Sender, make_sender
@@ -114,7 +115,8 @@ def run(wanted: EndToEndPlan, kafka: Kafka, status: StatusLine, stop: threading.
     try:
         before, alerts_before = end_offsets(kafka, wanted.topic), end_offsets(kafka, ALERTS_TOPIC)
     except KafkaError as error:
-        raise UserError(f"Kafka at {kafka.bootstrap_servers} does not answer: {reason(error)}") from error
+        why = advertised.outage(kafka) or reason(error)
+        raise UserError(f"Kafka at {kafka.bootstrap_servers} does not answer: {why}") from error
     with ExitStack() as stack:
         sender = make_sender(plan.client, kafka, wanted.topic, **plan.tuning)
         stack.callback(sender.close)

@@ -16,6 +16,7 @@ from functools import partial
 import msgspec
 from kafka.errors import KafkaError
 
+from iot.kafka import advertised
 from iot.kafka.offsets import end_offsets
 from iot.loadtest.latency import Latencies
 from iot.loadtest.plan import COURSE, Plan
@@ -115,7 +116,8 @@ def run_trial(plan: Plan, kafka: Kafka, topic: str, status: StatusLine, stop: th
     try:
         before = end_offsets(kafka, topic)
     except KafkaError as error:
-        raise UserError(f"Kafka at {kafka.bootstrap_servers} does not answer: {reason(error)}") from error
+        why = advertised.outage(kafka) or reason(error)
+        raise UserError(f"Kafka at {kafka.bootstrap_servers} does not answer: {why}") from error
     with ExitStack() as stack:
         workers = []
         run_id = uuid.uuid4().hex[:8]

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from iot import settings
+from iot.addresses import parse_addresses
 from iot.broker.broker import Broker
 from iot.kafka.connect import NothingListens, require_broker
 from iot.processes import Stopped, end, spawn, until_stopped
@@ -35,10 +36,10 @@ def demo_broker(kafka: Kafka, say: Callable[[str], None], stop: threading.Event)
         yield
         return
     except NothingListens:
-        host, _, port = kafka.bootstrap_servers.partition(",")[0].rpartition(":")
-        if host not in ("localhost", "127.0.0.1"):
+        first = parse_addresses(kafka.bootstrap_servers)[0]
+        if not first.is_this_machine:
             raise
-    broker = Broker(int(port))
+    broker = Broker(first.port)
     try:
         if not broker.start(stop):
             raise Stopped("stopped before Kafka was ready")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from iot.kafka.sender import Sender
 from iot.sensors.sending import PacedSending
@@ -18,8 +19,9 @@ FAILURES_EVERY_S = 10.0
 class DeliveryMonitor:
     """Finds what users want to know at once: Kafka stopped acknowledging, it is back, or messages failed."""
 
-    def __init__(self, sender: Sender, address: str, now_s: float) -> None:
-        self._sender, self._address = sender, address
+    def __init__(self, sender: Sender, address: str, now_s: float, why: Callable[[], str] = str) -> None:
+        """``why`` finds out which address fails, when an outage begins; an empty text if it cannot."""
+        self._sender, self._address, self._why = sender, address, why
         self._acknowledged = self._failed = 0
         self._acknowledged_s = self._failures_due_s = now_s
         self._is_out = False
@@ -38,8 +40,9 @@ class DeliveryMonitor:
             self._acknowledged_s = now_s
         elif now_s - self._acknowledged_s >= OUTAGE_AFTER_S and not self._is_out:
             self._is_out = True
+            why = f" ({found})" if (found := self._why()) else ""
             lines.append(
-                f"Kafka at {self._address} has acknowledged nothing for {OUTAGE_AFTER_S:.0f} s; "
+                f"Kafka at {self._address} has acknowledged nothing for {OUTAGE_AFTER_S:.0f} s{why}; "
                 "retrying until it does, all messages are kept"
             )
         if failed > self._failed and now_s >= self._failures_due_s:

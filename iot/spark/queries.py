@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iot.addresses import join
 from iot.batches import Offsets
 from iot.environment import for_java
+from iot.kafka.dial import servers_to_dial
 from iot.settings import PARTITIONS, Kafka
 from iot.spark.session import slots
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 # In real-time mode Spark fetches message by message, and at a thousand a second that costs more than everything else.
 # So messages gather for some milliseconds; when hardly any come, that costs 0.07 of a core.
 GATHERED = {"kafka.fetch.max.wait.ms": "10", "kafka.fetch.min.bytes": "50000"}
+# How long Kafka's client waits for a server that does not accept the connection; its default is 10 s for each.
+CONNECT_MS = "3000"
 # In real-time mode a batch is only how often progress is stored, and alerts pause for about a second meanwhile.
 REAL_TIME_BATCH = "2 minutes"
 
@@ -26,7 +30,8 @@ REAL_TIME_BATCH = "2 minutes"
 def kafka_options(kafka: Kafka) -> dict[str, str]:
     """The connection as options of Spark's Kafka source and sink."""
     options = {f"kafka.{key}": value for key, value in kafka.properties.items()}
-    return options | {"kafka.bootstrap.servers": kafka.bootstrap_servers}
+    options.setdefault("kafka.socket.connection.setup.timeout.ms", CONNECT_MS)
+    return options | {"kafka.bootstrap.servers": join(servers_to_dial(kafka.bootstrap_servers))}
 
 
 def read_topic(

@@ -90,8 +90,10 @@ def test_spark_workers_load_only_what_they_run():
     loaded = set(ran.stdout.split())
     ours = {name for name in loaded if name.startswith("iot.") and name not in FLOOR}
     assert ours == {
+        "iot.addresses",
         "iot.batches",
         "iot.kafka.client_config",
+        "iot.kafka.dial",
         "iot.readings",
         "iot.settings",
         *(f"iot.spark.{name}" for name in ("codegen", "contexts", "fold", "groups", "lateness", "rejected", "windows")),

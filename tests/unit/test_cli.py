@@ -27,6 +27,59 @@ def test_a_flag_overrides_the_servers_of_the_environment(monkeypatch):
     assert parser(None).parse_args(["--bootstrap-servers", "[::1]:9094"]).bootstrap_servers == "[::1]:9094"
 
 
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ("kafka", "KAFKA_BOOTSTRAP_SERVERS: 'kafka' is not host:port"),
+        ("one:9092,two", "KAFKA_BOOTSTRAP_SERVERS: 'two' is not host:port"),
+        ("one:port", "KAFKA_BOOTSTRAP_SERVERS: 'one:port' is not host:port"),
+        ("one:99999", "KAFKA_BOOTSTRAP_SERVERS: 'one:99999' has no port from 1 to 65535"),
+    ],
+)
+def test_a_wrong_variable_is_named(given, wrong, monkeypatch, refuses):
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", given)
+    assert wrong in refuses(parser(None).parse_args, [])
+    # A flag makes the variable irrelevant.
+    assert parser(None).parse_args(["--bootstrap-servers", "a:1"]).bootstrap_servers == "a:1"
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+def test_a_blank_variable_is_no_variable(blank, monkeypatch):
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", blank)
+    assert parser(None).parse_args([]).bootstrap_servers == "localhost:9092"
+
+
+@pytest.mark.parametrize(
+    ("flag", "in_file", "variable", "used"),
+    [
+        ("flag:1", "file:2", "variable:3", "flag:1"),
+        (None, "file:2, other:2", "variable:3", "file:2,other:2"),
+        (None, None, "PLAINTEXT://variable:3,", "variable:3"),
+        (None, "", None, "localhost:9092"),
+    ],
+)
+def test_the_flag_comes_before_the_file_and_the_file_before_the_variable(
+    flag, in_file, variable, used, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    if variable:
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", variable)
+    file = tmp_path / "client.properties"
+    file.write_text("client.id=me\n" + ("" if in_file is None else f"bootstrap.servers={in_file}\n"))
+    args = parser(None).parse_args(["--kafka-config", str(file), *(["--bootstrap-servers", flag] if flag else [])])
+    assert kafka_from(args) == Kafka(used, {"client.id": "me"})
+    # The scripts hand this to their children.
+    assert args.bootstrap_servers == used
+
+
+def test_wrong_servers_in_the_properties_file_are_an_error(tmp_path):
+    file = tmp_path / "client.properties"
+    file.write_text("bootstrap.servers=kafka\n")
+    args = parser(None).parse_args(["--kafka-config", str(file)])
+    with pytest.raises(UserError, match=rf"^{file}: bootstrap.servers: 'kafka' is not host:port"):
+        kafka_from(args)
+
+
 def test_help_opens_with_the_first_paragraph():
     text = parser("Reads sensors,\nall of them.\n\nDetails.").format_help()
     assert "Reads sensors, all of them." in text
@@ -42,6 +95,9 @@ def test_help_opens_with_the_first_paragraph():
         ["--bootstrap-servers", "localhost:99999"],
         ["--bootstrap-servers", "localhost:²"],
         ["--bootstrap-servers", "a:1,,b:2"],
+        ["--bootstrap-servers", "localhost:0"],
+        ["--bootstrap-servers", "localhost: 9092"],
+        ["--bootstrap-servers", ""],
         ["--topic", ""],
         ["--topic", "a b"],
         ["--topic", ".."],

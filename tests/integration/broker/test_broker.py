@@ -16,9 +16,12 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource
 
-from iot.broker.broker import Broker, find_free_port
+from iot.addresses import Address, parse_addresses
+from iot.broker.broker import Broker, find_free_port, has_ipv6_loopback
+from iot.kafka import advertised
+from iot.kafka.connect import require_broker
 from iot.kafka.topics import TOPICS, ensure_topics
-from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, UserError
+from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, Kafka, UserError
 
 ROOT = Path(__file__).parents[3]
 
@@ -71,7 +74,26 @@ def test_topics_are_as_in_the_contract(broker):
 def test_it_listens_on_loopback_only(broker):
     properties = (broker.data_dir / "server.properties").read_text()
     listeners = re.search(r"^listeners=(.*)$", properties, re.MULTILINE)[1]
-    assert [entry.split("://")[1].split(":")[0] for entry in listeners.split(",")] == ["127.0.0.1"] * 2
+    hosts = [entry.split("://")[1].rpartition(":")[0] for entry in listeners.split(",")]
+    assert hosts == ["127.0.0.1", *["[::1]"] * has_ipv6_loopback(), "127.0.0.1"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", *["[::1]"] * has_ipv6_loopback(), "localhost", "LOCALHOST"])
+def test_it_advertises_an_address_that_it_listens_on(broker, host):
+    kafka = Kafka(f"{host}:{broker.port}")
+    require_broker(kafka)
+    cluster = advertised.ask(kafka, parse_addresses(kafka.bootstrap_servers)[0])
+    assert cluster.brokers == {1: Address("127.0.0.1", broker.port)}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", *["::1", "::"] * has_ipv6_loopback()])
+def test_a_port_that_something_else_uses_is_an_error(host, tmp_path):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"^port {port} is already in use.* with --port$"):
+            Broker(port, tmp_path).start()
+    assert not (tmp_path / "broker.log").exists()
 
 
 def test_it_creates_no_topic_by_itself(broker):
