@@ -139,14 +139,16 @@ def running(
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"the queries do not start: {explain(error, fix=source.fix)}") from error
+            folder = source.folders[len(started)]
+            why = explain(error, fix=source.fix, checkpoint=folder, kafka=source.kafka)
+            raise UserError(f"the queries do not start: {why}") from error
         yield started
     finally:
         for query in started:
             query.stop()
 
 
-def watch(started: list[StreamingQuery], feed: AlertFeed, board: Board, fix: str, stop: threading.Event) -> None:
+def watch(started: list[StreamingQuery], feed: AlertFeed, board: Board, source: Source, stop: threading.Event) -> None:
     """Show results until ``stop`` is set or all queries have finished.
 
     Raises:
@@ -155,9 +157,10 @@ def watch(started: list[StreamingQuery], feed: AlertFeed, board: Board, fix: str
     outage = None
     while not stop.wait(LOOK_EVERY_S):
         board.show()
-        for query in started:
+        for query, folder in zip(started, source.folders, strict=False):
             if error := query.exception():
-                raise UserError(f"the {query.name} query failed: {explain(error, fix=fix)}")
+                why = explain(error, fix=source.fix, checkpoint=folder, kafka=source.kafka)
+                raise UserError(f"the {query.name} query failed: {why}")
         if feed.failure:
             raise UserError(f"alerts cannot be shown: {reason(feed.failure)}")
         if (feed.outage is None) != (outage is None):
@@ -186,7 +189,7 @@ def process(args: argparse.Namespace, source: Source, spark: SparkSession, stop:
         stack.callback(feed.close)
         begun_s = time.monotonic()
         started = stack.enter_context(running(spark, args, source, board))
-        watch(started, feed, board, source.fix, stop)
+        watch(started, feed, board, source, stop)
     print(board.text() if args.available_now else board.totals())
     print(f"processed in {board.batches:,} batches, {time.monotonic() - begun_s:,.1f} s", flush=True)
 

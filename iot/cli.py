@@ -56,7 +56,7 @@ def parser(description: str | None, topic: bool = True) -> argparse.ArgumentPars
         "--bootstrap-servers",
         metavar="HOST:PORT[,…]",
         type=addresses,
-        default=DefaultServers.find(),
+        default=DefaultServers.of_environment(),
         help="Kafka brokers to connect to first; bootstrap.servers in --kafka-config or KAFKA_BOOTSTRAP_SERVERS sets "
         "it too",
     )
@@ -169,7 +169,7 @@ class DefaultServers(str):
     source = ""
 
     @classmethod
-    def find(cls) -> DefaultServers:
+    def of_environment(cls) -> DefaultServers:
         """Return those of KAFKA_BOOTSTRAP_SERVERS if it has any, or else the built-in ones."""
         given = os.environ.get(SERVERS_VARIABLE, "")
         return cls(given, SERVERS_VARIABLE) if given.strip() else cls(BOOTSTRAP_SERVERS)

@@ -43,7 +43,10 @@ def ask(kafka: Kafka, server: Address, timeout_s: float = METADATA_S) -> Cluster
     config = confluent_config(Kafka(str(server), kafka.properties)) | {"log_level": 0, "logger": silent}
     with suppress(KafkaException, UserError):
         found = AdminClient(config).list_topics(timeout=timeout_s)
-        brokers = {number: Address(broker.host.strip("[]"), broker.port) for number, broker in found.brokers.items()}
+        brokers = {
+            number: Address(str(broker.host).strip("[]"), int(str(broker.port)))
+            for number, broker in found.brokers.items()
+        }
         return Cluster(str(found.cluster_id), brokers)
     return None
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from iot.kafka.alert_feed import AlertFeed
 from iot.results.model import STARTING, QueryStatus
-from iot.settings import UserError, reason
+from iot.settings import Kafka, UserError, reason
 from iot.spark.errors import explain
 
 if TYPE_CHECKING:
@@ -86,13 +87,22 @@ class Job(Generic[R]):
     """Something that is kept running."""
 
     def __init__(
-        self, name: str, begin: Callable[[], R], reset: str, may_begin: Callable[[], bool] = lambda: True
+        self,
+        name: str,
+        begin: Callable[[], R],
+        reset: str,
+        may_begin: Callable[[], bool] = lambda: True,
+        *,
+        checkpoint: Path | None = None,
+        kafka: Kafka | None = None,
     ) -> None:
         """
         Args:
             begin: starts a run.
             reset: the command that resets the job's state, for error messages.
             may_begin: whether it is time to start.
+            checkpoint: the checkpoint of a query, read before ``reset`` is named.
+            kafka: the Kafka of a query, to find out which address fails.
         """
         self.name = name
         self.mode = ""
@@ -100,7 +110,7 @@ class Job(Generic[R]):
         self.reason: str | None = STARTING
         """Why it is not running; None while it is."""
         self._begin, self._may_begin = begin, may_begin
-        self._reset = reset
+        self._reset, self._checkpoint, self._kafka = reset, checkpoint, kafka
         self._begun_s = self._due_s = self._polled_s = 0.0
         self._pause_s = FIRST_PAUSE_S
 
@@ -154,6 +164,6 @@ class Job(Generic[R]):
     def _failed(self, error: BaseException, now_s: float) -> None:
         if self._begun_s and now_s - self._begun_s > STABLE_S:
             self._pause_s = FIRST_PAUSE_S
-        self.reason = explain(error, fix=self._reset)
+        self.reason = explain(error, fix=self._reset, checkpoint=self._checkpoint, kafka=self._kafka)
         self._due_s = now_s + self._pause_s
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)

@@ -86,9 +86,17 @@ class Pipeline:
         self._settings = settings
         self._say = say
         reset = f"stop this; {settings.reset}"
-        self._windows = Job("windows", self._start_windows, reset)
+        sensors, alerts_checkpoint = (settings.checkpoint_dir / name for name in CHECKPOINTS)
+        self._windows = Job("windows", self._start_windows, reset, checkpoint=sensors, kafka=settings.kafka)
         self._windows.mode = "micro-batch"
-        self._alerts = Job("alerts", self._start_alerts, reset, may_begin=self._may_start_alerts)
+        self._alerts = Job(
+            "alerts",
+            self._start_alerts,
+            reset,
+            may_begin=self._may_start_alerts,
+            checkpoint=alerts_checkpoint,
+            kafka=settings.kafka,
+        )
         self._feed = Job("alert feed", self._start_feed, reset)
         # The feed comes first: it begins at the end of its topic, before the alerts query adds to that.
         self._jobs: tuple[Job[QueryRun] | Job[FeedRun], ...] = (self._feed, self._windows, self._alerts)

@@ -9,6 +9,7 @@
 - ``alerts``: alerts as Spark expressions, with the validator's verdict.
 - ``harmless``: the messages that raise no alert, recognised without parsing.
 - ``checkpoints``: which topic a checkpoint is about, and who uses it.
+- ``damage``: whether a checkpoint is really damaged.
 - ``errors``: explains Spark's errors in one line.
 - ``board``: the newest windows as a table on the terminal.
 - ``codegen``, ``worker``: these two only make batches faster.
