@@ -140,16 +140,21 @@ class _Opened(io.RawIOBase):
 
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
+        self._is_at_end = False
         self.bytes_read = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        # The end of a terminal is its end only once: the next read would wait for another line.
+        if self._is_at_end:
+            return 0
         # Standard input may have been left in non-blocking mode.
         while (count := self._file.readinto(buffer)) is None:
             select.select([self._file], [], [])
         self.bytes_read += count
+        self._is_at_end = not count
         return count
 
     def close(self) -> None:
