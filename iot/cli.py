@@ -210,7 +210,7 @@ def exit_status(run: Callable[[], int | None], stopped: int = 0) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        if not _is_output_broken():
+        if not _is_output_broken(error):
             raise
         _drop_output()
         # A reader that has left, such as head, wants no message.
@@ -231,18 +231,24 @@ def _printed_status(run: Callable[[], int | None], stopped: int) -> int:
         return 1
 
 
-def _is_output_broken() -> bool:
-    """Whether nothing can be written any more: the reader has left, the disk is full or the terminal is closed."""
+def _is_output_broken(error: OSError) -> bool:
+    """Whether the error is one of the output: its reader has left, its disk is full or its terminal is closed."""
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            output = stream.fileno()
         except OSError:
-            return True
-        with suppress(OSError):
+            continue
+        try:
+            stream.flush()
             watched = select.poll()
-            watched.register(stream.fileno(), 0)
+            watched.register(output, 0)
             if watched.poll(0):
                 return True
+            # The failed text may be lost already, so only another write tells.
+            if not isinstance(error, BrokenPipeError):
+                os.write(output, b"\n")
+        except OSError:
+            return True
     return False
 
 

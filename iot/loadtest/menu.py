@@ -116,4 +116,4 @@ def read_line(prompt: str, stop: threading.Event) -> str:
         _typed.extend(more or b"\n")
     line, _, rest = _typed.partition(b"\n")
     _typed[:] = rest
-    return line.decode(errors="backslashreplace")
+    return line.decode(errors="replace")

@@ -19,6 +19,7 @@ from iot.java import flags
 from iot.java.class_archives import jvm_flags
 from iot.java.jars import class_path, jars, read_lock
 from iot.java.runtime import find_java
+from iot.processes import Stopped, require_not_stopped
 from iot.settings import UserError, reason
 from iot.spark.errors import explain
 
@@ -132,6 +133,8 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
         with output, ThreadPoolExecutor(1) as other_thread:
             # In the main thread, Spark would install its own handler for Ctrl-C.
             session = other_thread.submit(_launch, builder, output).result()
+    except Stopped:
+        raise
     except Exception as error:
         printed = log.with_suffix(".out").read_text(errors="replace")
         raise UserError(f"Spark does not start with --master {master}: {explain(error, printed)}; see {log}") from error
@@ -256,6 +259,8 @@ def _launch(builder: Any, output: IO[bytes]) -> SparkSession:
             users = gateway.jvm.org.apache.hadoop.security.UserGroupInformation
             users.setLoginUser(users.createRemoteUser(environment.user_name()))
         SparkContext._ensure_initialized(gateway=gateway)
+        # The JVM ends with this process.
+        require_not_stopped("before anything was processed")
     session: SparkSession = builder.getOrCreate()
     return session
 

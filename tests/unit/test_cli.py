@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from iot import cli
 from iot.cli import exit_status, kafka_from, parser
+from iot.processes import Stopped
 from iot.settings import Kafka, UserError
 
 
@@ -195,6 +197,34 @@ def test_exit_status_of_a_script(capsys):
     assert capsys.readouterr().err == ""
     assert exit_status(lambda: raising(UserError("no broker: start one"))) == 1
     assert capsys.readouterr().err == "error: no broker: start one\n"
+
+
+def test_a_stop_is_one_line_and_no_failure_unless_the_script_says_so(capsys):
+    assert exit_status(lambda: raising(Stopped("stopped before it began"))) == 0
+    assert exit_status(lambda: raising(Stopped("stopped before it began")), stopped=130) == 130
+    assert capsys.readouterr() == ("stopped before it began\n" * 2, "")
+
+
+FULL = "print('x' * 100)", "print('x', flush=True)", "sys.stdout.reconfigure(line_buffering=True); print('x')"
+
+
+@pytest.mark.parametrize("code", FULL)
+def test_a_full_disk_under_the_output_is_one_line_of_error(code):
+    program = f"import sys; from iot.cli import exit_status; raise SystemExit(exit_status(lambda: exec({code!r})))"
+    ran = subprocess.run(
+        ["bash", "-c", 'exec "$@" >/dev/full', "bash", sys.executable, "-c", program],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.strip() == "error: cannot write to the standard output: No space left on device"
+
+
+def test_another_error_of_the_system_is_not_blamed_on_the_output():
+    with pytest.raises(OSError, match="No space left"):
+        exit_status(lambda: raising(OSError(errno.ENOSPC, "No space left on device")))
 
 
 def test_only_a_broken_standard_output_ends_without_a_traceback():

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from contextlib import suppress
+
+import pytest
 
 from iot.loadtest import menu
 from iot.loadtest.flags import at_most
@@ -52,3 +56,53 @@ def test_a_stopped_menu_asks_nothing(monkeypatch):
     stop = threading.Event()
     stop.set()
     assert choose(monkeypatch, ["1\n"], stop) == []
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """Give the menu a pipe as its standard input; returns the end to type into."""
+    reader, writer = os.pipe()
+    monkeypatch.setattr(menu, "STANDARD_INPUT", reader)
+    monkeypatch.setattr(menu, "_typed", bytearray())
+    yield writer
+    os.close(reader)
+    with suppress(OSError):
+        os.close(writer)
+
+
+def test_lines_are_read_one_by_one_whatever_their_bytes_are(typed):
+    os.write(typed, b"1\n\xff\xfe \xc3\n\n" + "é".encode() * 3_000 + b"\nlast")
+    os.close(typed)
+    stop = threading.Event()
+    lines = [menu.read_line("", stop) for _ in range(5)]
+    assert lines == ["1", "\ufffd\ufffd \ufffd", "", "é" * 3_000, "last"]
+    with pytest.raises(EOFError):
+        menu.read_line("", stop)
+
+
+def test_a_stop_ends_the_wait_for_a_line_and_half_of_a_line(typed):
+    os.write(typed, b"half")
+    stop = threading.Event()
+    threading.Timer(0.1, stop.set).start()
+    with pytest.raises(EOFError):
+        menu.read_line("", stop)
+
+
+def test_bytes_that_are_no_text_are_a_wrong_choice(typed, capsys):
+    os.write(typed, b"\xff1\n\x1b[2J\n\xf0\x9f\n1\n0\n")
+    assert list(menu.choices(None, None, threading.Event())) == [Choice("burst", None, None)]
+    said = capsys.readouterr().out
+    assert said.count("is not in the menu") == 3
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("how", ["empty", "closed", "for writing"])
+def test_a_standard_input_without_a_line_ends_the_menu_with_a_hint(how, typed, capsys, monkeypatch, tmp_path):
+    if how == "empty":
+        os.close(typed)
+    elif how == "closed":
+        monkeypatch.setattr(menu, "STANDARD_INPUT", 9_999)
+    else:
+        monkeypatch.setattr(menu, "STANDARD_INPUT", os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT))
+    assert list(menu.choices(None, None, threading.Event())) == []
+    assert "nothing to choose with: the standard input is empty; --test runs a test" in capsys.readouterr().out

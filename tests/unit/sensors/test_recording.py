@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +131,28 @@ def test_an_unreadable_file_is_an_error(tmp_path):
 def test_a_byte_order_mark_before_json_lines_is_skipped(tmp_path):
     content = b"\xef\xbb\xbf" + (DATA / "readings.jsonl").read_bytes().strip()
     assert len(read_recording(Input(written(tmp_path, content))).messages) == 5
+
+
+@pytest.mark.parametrize("name", ["readings.csv", "readings.jsonl"])
+def test_a_byte_order_mark_and_gzip_in_a_pipe(name):
+    packed = gzip.compress(b"\xef\xbb\xbf") + gzip.compress((DATA / name).read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    reader, writer = os.pipe()
+    os.write(writer, packed)
+    os.close(writer)
+    assert len(read_recording(Input(Path(f"/dev/fd/{reader}"))).messages) == 5
+    os.close(reader)
+
+
+@pytest.mark.parametrize("chunk", [2, 3, 1_000])
+def test_an_input_that_is_cut_off_is_an_error_that_says_what_was_read(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr("iot.sensors.recording.CHUNK", chunk)
+    monkeypatch.setattr("iot.inputs.HEAD_BYTES", 4)
+    lines = HEADER + "".join(GOOD.replace("20.5", f"20.{number}") for number in range(7))
+    path = written(tmp_path, gzip.compress(lines.encode(), 0)[:-20])
+    with pytest.raises(UserError) as raised:
+        read_recording(Input(path))
+    assert re.fullmatch(
+        rf"cannot read {path} to its end: the gzip data is cut off; copy or download it again "
+        r"\(it was read up to line \d, and nothing was sent\)",
+        str(raised.value),
+    )
