@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from iot.broker.broker import Broker, find_free_port
 from iot.kafka.sender import CLIENTS
 from iot.kafka.topics import TOPICS
 from iot.readings import Reading, Rejected, decode
+from tests.support.readings import valid_fields
 from tests.support.scripts import read_until
 from tests.support.topics import read_back
 
@@ -164,6 +167,29 @@ def test_ctrl_c_stops_once_everything_is_acknowledged(client, broker, topic):
     found = delivered(broker, topic)
     found.prove_complete()
     assert said["sent"] == said["acknowledged"] == found.total >= 299
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "--replay <(cat {file})",
+        "--replay - < {file}",
+        "--replay /dev/stdin < <(gzip -c {file})",
+        "--replay <(cat <(head -500 {file} | gzip) <(tail -500 {file} | gzip))",
+    ],
+)
+def test_a_recording_that_can_be_read_only_once_is_sent_completely(source, broker, topic, tmp_path):
+    file = tmp_path / "thousand.jsonl"
+    # Lines of 128 bytes: the beginning that tells the format ends with a line.
+    lines = [json.dumps(valid_fields(sensor_id=f"s{number % 7}", value=number)) for number in range(1_000)]
+    file.write_text("".join(f"{line:<127}\n" for line in lines))
+    text = shlex.join(command(broker, f"--topic {topic} --rate 5000")) + " " + source.format(file=file)
+    ran = subprocess.run(["bash", "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "replaying 1,000 readings of " in ran.stdout
+    found = delivered(broker, topic)
+    found.prove_complete()
+    assert sorted(reading.value for readings in found.readings.values() for reading in readings) == list(range(1_000))
 
 
 def test_a_closed_output_pipe_stops_it_without_losing_a_reading(broker, topic):

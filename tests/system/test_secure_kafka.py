@@ -20,6 +20,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 
+from iot.alerts import DEFAULT_RULES, Rule
 from iot.kafka.sender import CLIENTS
 from iot.settings import READINGS_TOPIC, Kafka
 from tests.support.app import App
@@ -99,7 +100,11 @@ def test_every_script_works_and_reveals_no_secret(secure, tmp_path, monkeypatch,
     replay = tmp_path / "hot.jsonl"
     replay.write_text("".join(json.dumps(HOT | {"sensor_id": name}) + "\n" for name in ("kiln", "oven")))
     app = App(Kafka(secure.address), READINGS_TOPIC, tmp_path)
-    app.command += secure.flags()[2:]
+    rules = tmp_path / "rules.toml"
+    rules.write_text("".join(map(rule_text, DEFAULT_RULES.values())))
+    # The application reads both once; its web server gets the properties from it.
+    pipes = 'exec "${@:3}" --kafka-config <(cat "$1") --rules <(cat "$2")'
+    app.command = ["bash", "-c", pipes, "bash", str(secure.folder / "client.properties"), str(rules), *app.command]
 
     def run(script: str, flags: str) -> str:
         """Run a script that must succeed, and return its output; check its processes while they run."""
@@ -157,6 +162,13 @@ def test_every_script_works_and_reveals_no_secret(secure, tmp_path, monkeypatch,
     )
     assert f"{SENT + FOLLOWED} readings, {REJECTED} rejected" in said
     check_files(secure, tmp_path)
+
+
+def rule_text(rule: Rule) -> str:
+    text = f"[[rule]]\nsensor_type = {rule.sensor_type!r}\nunit = {rule.unit!r}\n"
+    return text + "".join(
+        f"{name} = {bound}\n" for name in ("min", "max") if (bound := getattr(rule, name)) is not None
+    )
 
 
 def watch(secure: Secure, pid: int, ended: threading.Event) -> None:

@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -38,46 +38,42 @@ LAST_WORDS = {
 
 
 @dataclass(frozen=True)
+class Site:
+    """What the scripts find: a broker, a FIFO that nobody writes, and a repository of jars that never answers."""
+
+    kafka: str
+    fifo: Path
+    silent_port: int
+
+    def command(self, template: str, folder: Path) -> list[str]:
+        """Fill in a command. Each has a folder and ports of its own."""
+        filled = template.format(
+            kafka=f"--bootstrap-servers {self.kafka}",
+            fifo=self.fifo,
+            state=f"--checkpoint-dir {folder}/checkpoints --master local[2]",
+            results=f"--database-url sqlite:///{folder}/results.db --port {find_free_port()}",
+            folder=folder,
+            port=find_free_port(),
+        )
+        script, *flags = filled.split()
+        return [sys.executable, *([str(ROOT / script)] if script.endswith(".py") else ["-m", script]), *flags]
+
+
+@dataclass(frozen=True)
 class Script:
     """A script, and when to stop it."""
 
     name: str
-    flags: Callable[[Site, Path], list[str]]
+    command: str
     longest_s: float
     """The last moment after its start."""
     moments: int
     """How often it is stopped in the ordinary suite."""
     status: int = 0
-    environment: Callable[[Site, Path], dict[str, str]] = field(default=lambda site, folder: {})
+    environment: Callable[[Site, Path], dict[str, str]] = lambda site, folder: {}
 
 
-@dataclass(frozen=True)
-class Site:
-    """What the scripts find: a broker, a FIFO that nobody writes, and a repository of jars that never answers."""
-
-    broker: Broker
-    topic: str
-    fifo: Path
-    silent_port: int
-
-    @property
-    def kafka(self) -> list[str]:
-        return ["--bootstrap-servers", self.broker.bootstrap_servers]
-
-
-def script(name: str) -> list[str]:
-    return [str(ROOT / f"{name}.py")]
-
-
-def state(folder: Path) -> list[str]:
-    return ["--checkpoint-dir", str(folder / "checkpoints"), "--master", "local[2]"]
-
-
-def database(folder: Path) -> list[str]:
-    return ["--database-url", f"sqlite:///{folder / 'results.db'}"]
-
-
-def new_cache(folder: Path) -> dict[str, str]:
+def new_cache(_: Site, folder: Path) -> dict[str, str]:
     """A cache with all jars and no archives of classes, so that the training runs."""
     (folder / "cache").mkdir()
     (folder / "cache" / "jars").symlink_to(CACHE_DIR / "jars")
@@ -89,61 +85,24 @@ def without_jars(site: Site, folder: Path) -> dict[str, str]:
 
 
 SCRIPTS = [
-    Script("producer", lambda s, _: [*script("iot_producer"), *s.kafka, "--topic", s.topic, "--rate", "200"], 2, 4),
-    Script("producer", lambda s, _: [*script("iot_producer"), *s.kafka, "--replay", str(s.fifo)], 2, 2),
-    Script("producer", lambda s, _: [*script("iot_producer"), *s.kafka, "--replay", "-"], 2, 2),
-    Script("producer", lambda s, _: [*script("iot_producer"), *s.kafka, "--kafka-config", str(s.fifo)], 2, 1),
-    Script("consumer", lambda s, _: [*script("iot_consumer"), *s.kafka, "--topic", s.topic, "--from-beginning"], 3, 3),
-    Script("consumer", lambda s, _: [*script("iot_consumer"), *s.kafka, "--rules", str(s.fifo)], 2, 1),
-    Script("load test", lambda s, _: [*script("performance_test"), *s.kafka], 2, 3),
-    Script(
-        "load test",
-        lambda s, _: [*script("performance_test"), *s.kafka, "--topic", s.topic, "--rate", "100", "--duration", "60"],
-        4,
-        3,
-    ),
-    Script("load test", lambda s, _: [*script("performance_test"), *s.kafka, "--test", "compare"], 12, 1),
-    Script(
-        "processor",
-        lambda s, f: [*script("structured_streaming_processor"), *s.kafka, "--topic", s.topic, *state(f)],
-        14,
-        2,
-    ),
-    Script(
-        "application",
-        lambda s, f: [
-            *script("iot_streaming_app"),
-            *s.kafka,
-            "--topic",
-            s.topic,
-            *state(f),
-            *database(f),
-            "--port",
-            str(find_free_port()),
-        ],
-        14,
-        2,
-    ),
-    Script(
-        "demo",
-        lambda s, f: [
-            *script("iot_streaming_app"),
-            "--demo",
-            "--bootstrap-servers",
-            f"localhost:{find_free_port()}",
-            *state(f),
-            *database(f),
-            "--port",
-            str(find_free_port()),
-        ],
-        20,
-        1,
-    ),
-    Script("broker", lambda s, f: ["-m", "iot.broker", "--port", str(find_free_port())], 8, 1),
-    Script("web", lambda s, f: ["-m", "iot.web", *s.kafka, *database(f), "--port", str(find_free_port())], 2, 2),
-    Script("rejected", lambda s, f: ["-m", "iot.rejected", *s.kafka, "--to", str(f / "rejected")], 2, 2),
-    Script("java", lambda s, f: ["-m", "iot.java"], 2, 2, 130, without_jars),
-    Script("training", lambda s, f: ["-m", "iot.pipeline.training"], 30, 0, 130, lambda s, f: new_cache(f)),
+    Script("producer", "iot_producer.py {kafka} --rate 200", 2, 3),
+    Script("producer", "iot_producer.py {kafka} --replay {fifo}", 2, 1),
+    Script("producer", "iot_producer.py {kafka} --replay -", 2, 1),
+    Script("producer", "iot_producer.py --kafka-config {fifo}", 2, 1),
+    Script("consumer", "iot_consumer.py {kafka} --from-beginning", 3, 2),
+    Script("consumer", "iot_consumer.py {kafka} --rules {fifo}", 2, 1),
+    Script("processor", "structured_streaming_processor.py {kafka} {state}", 14, 2),
+    Script("application", "iot_streaming_app.py {kafka} {state} {results}", 14, 2),
+    Script("demo", "iot_streaming_app.py --demo --bootstrap-servers localhost:{port} {state} {results}", 20, 0),
+    Script("load test", "performance_test.py {kafka}", 2, 2),
+    Script("load test", "performance_test.py {kafka} --rate 100 --duration 60", 4, 2),
+    Script("load test", "performance_test.py {kafka} --test compare", 12, 0),
+    Script("load test", "performance_test.py {kafka} --test burst --compare {fifo}", 2, 1),
+    Script("broker", "iot.broker --port {port}", 8, 1),
+    Script("web", "iot.web {kafka} {results}", 2, 2),
+    Script("rejected", "iot.rejected {kafka} --to {folder}/rejected", 2, 1),
+    Script("java", "iot.java", 2, 1, 130, without_jars),
+    Script("training", "iot.pipeline.training", 30, 0, 130, new_cache),
 ]
 
 
@@ -152,7 +111,7 @@ def site(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     fifo = tmp_path_factory.mktemp("fifo") / "fifo"
     os.mkfifo(fifo)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        yield Site(broker, "iot-sensors", fifo, silent.getsockname()[1])
+        yield Site(broker.bootstrap_servers, fifo, silent.getsockname()[1])
 
 
 def problems(found: Script, ended: Ended) -> list[str]:
@@ -161,8 +120,8 @@ def problems(found: Script, ended: Ended) -> list[str]:
     # A script that had finished before the signal has its own status.
     if ended.status not in {found.status, 0}:
         wrong.append(f"status {ended.status}")
-    for bad in ("Traceback", "Exception ignored", "Fatal Python error", "error: "):
-        if bad in ended.output:
+    for bad in ("Traceback", "Exception ignored", "Fatal Python error", "^error: "):
+        if re.search(bad, ended.output, re.MULTILINE):
             wrong.append(f"it printed {bad!r}")
     if not re.search(LAST_WORDS.get(found.name, ""), ended.output):
         wrong.append("no last words")
@@ -178,13 +137,13 @@ def stop_at_random_moments(site: Site, folder: Path, times: int) -> list[str]:
         # Half of the moments are in the first second, in which most happens.
         (found, chance.choice((1.0, found.longest_s)) * chance.random(), chance.choice((signal.SIGINT, signal.SIGTERM)))
         for found in SCRIPTS
-        for _ in range(found.moments * times or (times > 1) * times)
+        for _ in range(max(found.moments, times > 1) * times)
     ]
 
     def stop(number: int, found: Script, delay_s: float, signal_number: signal.Signals) -> list[str]:
         place = folder / str(number)
         place.mkdir()
-        command = [sys.executable, *found.flags(site, place)]
+        command = site.command(found.command, place)
         ended = stop_after(command, delay_s, signal_number, place, found.environment(site, place))
         what = f"{' '.join(command[1:])}, {signal_number.name} after {delay_s:.3f} s"
         return [f"{what}: {wrong}\n{ended.output}" for wrong in problems(found, ended)]

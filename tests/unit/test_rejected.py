@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import AbstractContextManager
 
 import pytest
 
 from iot import rejected
 from iot.kafka.rejected_topic import RejectedMessage
+from iot.processes import Stopped
 from iot.readings import format_timestamp
+from iot.settings import UserError
 from tests.support.readings import valid_fields
 
 REJECTED_MS = 1_795_561_388_713
@@ -45,3 +48,34 @@ def test_a_rejected_message_becomes_a_line_of_json_to_correct(value, line):
 
 def test_since_takes_only_a_time(refuses):
     assert "--since" in refuses(rejected.parse_args, ["--since", "yesterday"])
+
+
+def failing(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("error", [UserError("Kafka stopped answering"), OSError(28, "No space left"), Stopped("x")])
+def test_half_of_the_messages_are_not_left_behind(error, tmp_path):
+    path = tmp_path / "file"
+    with pytest.raises(type(error) if not isinstance(error, OSError) else UserError), rejected.new_file(path) as file:  # noqa: PT012
+        file.write(b"half")
+        failing(error)
+    assert not path.exists()
+
+
+def test_a_file_that_exists_or_cannot_be_created_is_an_error_and_stays(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("corrections")
+    with pytest.raises(UserError, match="already exists and may hold corrections"), rejected.new_file(path):
+        pass
+    assert path.read_text() == "corrections"
+    with pytest.raises(UserError, match=f"^cannot write {path}/below: Not a directory$"):
+        failing_enter(rejected.new_file(path / "below"))
+    with rejected.new_file(tmp_path / "new") as file:
+        file.write(b"all")
+    assert (tmp_path / "new").read_bytes() == b"all"
+
+
+def failing_enter(context: AbstractContextManager[object]) -> None:
+    with context:
+        pytest.fail("it was entered")
