@@ -1,8 +1,8 @@
 """Who may read the dashboard, and what its answers forbid the browser.
 
 A server that listens on loopback needs no token. It refuses a ``Host`` that does not name this machine, because another
-site could point its own name here (DNS rebinding). Beyond loopback, a token is required unless ``--insecure`` is given;
-a token also protects against DNS rebinding, so any ``Host`` is then allowed.
+site could point its own name here (DNS rebinding). Beyond loopback, a token is required unless ``--insecure`` is given.
+A token also protects against DNS rebinding, so with a token any ``Host`` is allowed, such as that of a proxy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OPEN_FOLDER = "/static/"
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-        "connect-src 'self'; font-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; "
+        "connect-src 'self'; font-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'self'; "
         "form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -69,12 +69,16 @@ def protect(app: Flask, host: str, port: int, token: str | None) -> None:
     @app.before_request
     def check() -> Response | None:
         if not is_allowed(request.headers.get("Host")):
-            abort(403, "this server does not have that name: use localhost or the address that it listens on")
+            abort(
+                403,
+                "this server does not have that name: use localhost or the address that it listens on; behind a proxy "
+                "with another name, set a token",
+            )
         if not token or request.path in OPEN_PATHS or request.path.startswith(OPEN_FOLDER):
             return None
         given = request.args.get("token")
         if request.path == "/" and given is not None and _same(given, token):
-            entry = redirect("./", 303)
+            entry = redirect(f"{request.script_root}/" if request.script_root else "./", 303)
             # It ends with the browser session. Scripts and other sites cannot use it, and it does not reveal the token.
             entry.set_cookie(cookie, _derived(token), httponly=True, samesite="Strict", secure=request.is_secure)
             return entry  # type: ignore[return-value]
@@ -114,7 +118,7 @@ def _hosts(host: str, token: str | None) -> Callable[[str | None], bool]:
 
     def is_allowed(header: str | None) -> bool:
         # A browser always sends the header.
-        if header is None or (beyond and token):
+        if header is None or token:
             return True
         found = _HOST.fullmatch(header.lower())
         name = found[1] or found[2] if found else ""

@@ -22,6 +22,7 @@ from iot.web import access, openapi
 from iot.web.events import EventStreams
 from iot.web.flags import HOST, PORT
 from iot.web.listening import INSTANCE_HEADER
+from iot.web.mount import mounted
 from iot.web.parameters import ParameterError, Parameters
 from iot.web.prometheus import Exporter
 from iot.web.responses import Body, Cache, json_body, windows_csv, windows_json
@@ -73,6 +74,7 @@ def create_app(config: Mapping[str, Any]) -> Flask:
     app.extensions["services"] = Services(app.config)
     access.protect(app, app.config["HOST"], app.config["PORT"], app.config["TOKEN"])
     app.register_blueprint(site)
+    app.wsgi_app = mounted(app.wsgi_app)  # type: ignore[method-assign]
     app.register_error_handler(ParameterError, lambda error: _failure(400, str(error)))
     app.register_error_handler(UserError, lambda error: _failure(503, str(error)))
     app.register_error_handler(HTTPException, _http_failure)
@@ -188,7 +190,10 @@ def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = N
 
 
 def _page(template: str, status: int = 200, text: str = "") -> Response:
-    content = render_template(template, status=status, text=text)
+    # Where the links of the page begin: below a proxy, its own path says nothing about the path in the browser.
+    base = f"{request.script_root}/" if request.script_root else ""
+    root = base or "../" * (request.path.count("/") - 1)
+    content = render_template(template, status=status, text=text, base=base, root=root)
     return Response(content, status, {"Cache-Control": "no-cache"}, mimetype="text/html")
 
 
