@@ -29,11 +29,19 @@ from iot import cli
 from iot.kafka.connect import require_broker
 from iot.kafka.sender import CLIENTS
 from iot.kafka.topics import TOPICS, ensure_topics
-from iot.loadtest import end_to_end, menu, results, versus
-from iot.loadtest.flags import MAX_IN_FLIGHT, MAX_MESSAGES, at_most, delivery_timeout_s, rate_per_s, thread_counts
+from iot.loadtest import end_to_end, menu, outputs, results, versus
+from iot.loadtest.flags import (
+    MAX_IN_FLIGHT,
+    MAX_MESSAGES,
+    at_most,
+    dashboard_url,
+    delivery_timeout_s,
+    rate_per_s,
+    thread_counts,
+)
 from iot.loadtest.menu import TESTS, Choice
 from iot.loadtest.plan import COURSE_THREADS, DELIVERY_TIMEOUT_S, PRESETS, Plan, make_plan
-from iot.loadtest.report import write_report
+from iot.loadtest.report import render
 from iot.loadtest.results import Comparison, Earlier, Report, Result
 from iot.loadtest.trial import run_trial
 from iot.settings import Kafka, UserError
@@ -103,7 +111,8 @@ def run_plans(session: Session, plans: Sequence[Plan]) -> None:
             result = run_trial(plan, session.kafka, session.args.topic, status, session.stop)
             status.print(*(f"  {line}" for line in results.details(result)), "")
         done.append(result)
-    session.tests += done
+        # An error in the next one does not lose it.
+        session.tests.append(result)
     session.failures += sum(not (result.is_success or result.is_stopped) for result in done)
     if done:
         show(results.table(done))
@@ -161,7 +170,7 @@ def show(table: object) -> None:
 
 
 def write_results(session: Session) -> None:
-    """Write the files of ``--output`` and ``--report``."""
+    """Write the files of ``--output`` and ``--report``; one that cannot be written counts as a failure."""
     args = session.args
     report = Report(
         environment=results.environment(args.topic, session.kafka.bootstrap_servers),
@@ -169,11 +178,9 @@ def write_results(session: Session) -> None:
         comparison=session.comparison,
     )
     if args.output:
-        results.write(args.output, results.encode(report))
-        print(f"results in {args.output}")
+        session.failures += not outputs.save(args.output, results.encode(report), "results")
     if args.report:
-        write_report(args.report, report)
-        print(f"report in {args.report}")
+        session.failures += not outputs.save(args.report, render(report), "report")
 
 
 def compare_with(earlier: Earlier, session: Session) -> None:
@@ -181,10 +188,7 @@ def compare_with(earlier: Earlier, session: Session) -> None:
     args = session.args
     lines, compared = results.regressions(earlier, session.tests, args.margin / 100)
     if not compared:
-        raise UserError(
-            f"nothing to compare: {args.compare} has no test with the same name, client, threads and rate; "
-            "run that test again with --output"
-        )
+        raise UserError(results.nothing_to_compare(args.compare))
     print("\n".join(f"REGRESSION {line}" for line in lines) or f"no regression in {compared} tests")
     session.failures += len(lines)
 
@@ -197,23 +201,27 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
     """
     too_early = "before a test began"
     earlier = until_stopped(lambda: results.read_earlier(args.compare), stop, too_early) if args.compare else None
-    for path in filter(None, (args.output, args.report)):
-        if not path.parent.is_dir():
-            raise UserError(f"cannot write {path}: create the folder {path.parent} first")
+    outputs.require_outputs(args.output, args.report, args.compare)
     kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
+    session = Session(args, kafka, stop)
+    chosen = Choice(args.test, args.messages, args.threads) if args.test else None
+    if earlier and chosen and chosen.test in PRESETS:
+        results.require_comparable(earlier, make_plans(session, chosen), args.compare)
     until_stopped(lambda: require_broker(kafka), stop, too_early)
     topics = dict.fromkeys((*TOPICS, args.topic))
     for warning in until_stopped(lambda: ensure_topics(kafka, topics), stop, too_early):
         print(f"warning: {warning}", file=sys.stderr)
-    session = Session(args, kafka, stop)
     try:
-        if args.test:
-            run_test(session, Choice(args.test, args.messages, args.threads))
+        if chosen:
+            run_test(session, chosen)
         else:
             run_menu(session)
     except Stopped as how:
         print(how)
-    write_results(session)
+    finally:
+        # After an error, only if there is a result of an earlier test.
+        if session.tests or not sys.exc_info()[0]:
+            write_results(session)
     if earlier and stop.is_set():
         print(f"stopped before the end, so not compared with {args.compare}")
     elif earlier:
@@ -237,7 +245,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     timeout = "seconds after which an unacknowledged reading has failed"
     add("--delivery-timeout", metavar="S", type=delivery_timeout_s, default=DELIVERY_TIMEOUT_S, help=timeout)
     add("--rounds", metavar="N", type=cli.positive_int, default=3, help="rounds of the compare test")
-    add("--dashboard-url", metavar="URL", default=DASHBOARD_URL, help="dashboard of the end-to-end test")
+    dashboard = "dashboard of the end-to-end test"
+    add("--dashboard-url", metavar="URL", type=dashboard_url, default=DASHBOARD_URL, help=dashboard)
     add("--output", metavar="FILE.json", type=Path, help="write the results to this file")
     add("--report", metavar="FILE.html", type=Path, help="write a page with charts to this file")
     compare = "exit 1 if a result is worse than in this earlier --output"
@@ -259,7 +268,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return cli.exit_status(lambda: run(args, stop_event()))
+    with outputs.text_elsewhere(args.output, args.report):
+        return cli.exit_status(lambda: run(args, stop_event()))
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def run(wanted: EndToEndPlan, kafka: Kafka, status: StatusLine, stop: threading.
         stack.callback(feed.close)
         if not stream.opened.wait(OPEN_S):
             why = stream.away or "it is silent"
-            raise UserError(f"the event stream of {wanted.dashboard_url} does not open: {why}; restart the dashboard")
+            raise UserError(f"the event stream of {dashboard.url} does not open: {why}; restart the dashboard")
         load = Load(plan.messages, plan.rate_per_s or RATE_PER_S, run_id, location, time.monotonic() + HEAD_START_S)
         windows = WindowsFollower(dashboard, location, load.times_us[0])
         windows.start()
@@ -139,7 +139,7 @@ def run(wanted: EndToEndPlan, kafka: Kafka, status: StatusLine, stop: threading.
         usage = Usage([os.getpid()], load.due_s[0])
         status.print(
             f"end-to-end: {plan.messages:,} readings at {plan.rate_per_s:,.10g} a second with {plan.client} to "
-            f"{wanted.topic}, location {location}, followed through {wanted.dashboard_url}"
+            f"{wanted.topic}, location {location}, followed through {dashboard.url}"
         )
         done = threading.Event()
         stack.callback(done.set)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
+from urllib.parse import SplitResult, urlsplit
 
 from iot import cli
 
@@ -44,3 +46,18 @@ def delivery_timeout_s(text: str) -> float:
     if value < MIN_DELIVERY_TIMEOUT_S:
         raise argparse.ArgumentTypeError(f"{value:g} s is too short: at least {MIN_DELIVERY_TIMEOUT_S:g} s")
     return value
+
+
+def dashboard_url(text: str) -> str:
+    """argparse type: the URL of a dashboard as users write or copy it: without ``http://``, or with a query."""
+    given = text.strip()
+    url = given if "://" in given else f"http://{given}"
+    try:
+        parts: SplitResult | None = urlsplit(url)
+        assert parts
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = None, None
+    if not parts or parts.scheme not in ("http", "https") or not host or re.search(r"^[0-9]+$|\s", host):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the URL of a dashboard, for example http://localhost:5000")
+    return url

@@ -5,6 +5,7 @@ Arrivals are noted by key. Comparing them with the expected keys shows which wer
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import threading
@@ -164,8 +165,22 @@ class DashboardClient:
     """HTTP requests to a running dashboard."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        """
+        Args:
+            url: may hold a token, as the page's address does (``?token=``), or user and password for a proxy.
+            token: replaces that of the URL.
+        """
+        parts = urllib.parse.urlsplit(url)
+        login, _, place = parts.netloc.rpartition("@")
+        token = token or next(iter(urllib.parse.parse_qs(parts.query).get("token", [])), None)
+        self.url = f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
+        """Without secrets, for messages too."""
+        self._headers: dict[str, str] = {}
+        if token:
+            self._headers = {"Authorization": f"Bearer {token}"}
+        elif login:
+            encoded = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+            self._headers = {"Authorization": f"Basic {encoded}"}
 
     def open(self, path: str, timeout_s: float, **headers: str) -> http.client.HTTPResponse:
         """Send a GET request.
@@ -173,7 +188,7 @@ class DashboardClient:
         Raises:
             OSError: the dashboard does not answer, or it refuses.
         """
-        request = urllib.request.Request(self._url + path, headers=self._headers | headers)
+        request = urllib.request.Request(self.url + path, headers=self._headers | headers)
         # The dashboard is on this machine or network, so no proxy is used.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         response: http.client.HTTPResponse = opener.open(request, timeout=timeout_s)
@@ -195,17 +210,26 @@ class DashboardClient:
         Raises:
             UserError: none does; the message says how to start one.
         """
+        fix = "start one in another terminal with python iot_streaming_app.py, or use --dashboard-url URL"
         try:
-            self.get("/api/metrics")
+            found = self.get("/api/metrics")
         except urllib.error.HTTPError as error:
-            raise UserError(
-                f"the dashboard at {self._url} refuses (HTTP {error.code}): if it needs a token, set IOT_TOKEN"
-            ) from error
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise UserError(
-                f"no dashboard answers at {self._url}; start one in another terminal with python iot_streaming_app.py, "
-                "or use --dashboard-url URL"
-            ) from error
+            with error:
+                if error.code in (401, 403):
+                    raise UserError(
+                        f"what answers at {self.url} refuses (HTTP {error.code}): if it is a dashboard that needs a "
+                        "token, set IOT_TOKEN"
+                    ) from error
+                raise UserError(
+                    f"what answers at {self.url} has no figures of a dashboard (HTTP {error.code}); {fix}"
+                ) from error
+        except (OSError, http.client.HTTPException) as error:
+            why = reason(getattr(error, "reason", None) or error) if isinstance(error, OSError) else reason(error)
+            raise UserError(f"no dashboard answers at {self.url} ({why}); {fix}") from error
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or "total_messages" not in found:
+            raise UserError(f"what answers at {self.url} is no dashboard; {fix}")
 
 
 class StreamFollower(Follower):

@@ -8,23 +8,19 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader
 from plotly.offline import get_plotlyjs
 
-from iot.loadtest.results import Report, details, in_ms, write
+from iot.loadtest.results import Report, details, in_ms
 
 FOLDER = Path(__file__).parent
 
 
-def write_report(path: Path, report: Report) -> None:
-    """Write the report.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+def render(report: Report) -> bytes:
+    """The report as HTML."""
     made = Environment(loader=FileSystemLoader([FOLDER / "templates", FOLDER / "static"]), autoescape=True)
     made.filters["ms"] = in_ms
-    page = made.get_template("load_report.html").render(
+    page: str = made.get_template("load_report.html").render(
         report=report,
         details=[details(result) for result in report.tests],
         data=msgspec.to_builtins(report),
         plotly=get_plotlyjs(),
     )
-    write(path, page.encode())
+    return page.encode()

@@ -17,7 +17,7 @@ from rich.table import Table
 from iot.broker.broker import kafka_version
 from iot.inputs import read_text
 from iot.loadtest.latency import Milliseconds
-from iot.loadtest.plan import COURSE
+from iot.loadtest.plan import COURSE, Plan
 from iot.loadtest.usage import UsageSample
 from iot.settings import UserError, reason
 
@@ -239,20 +239,12 @@ def in_ms(value: float | None) -> str:
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {reason(error)}") from error
-
-
 def encode(report: Report) -> bytes:
     return msgspec.json.format(msgspec.json.encode(report), indent=1)
+
+
+Key = tuple[str, str, int, float | None]
+"""What two results must share to be compared: test, client, threads and rate."""
 
 
 class Earlier(msgspec.Struct):
@@ -267,6 +259,10 @@ class Earlier(msgspec.Struct):
         latency_ms: Milliseconds
         rate_per_s: float | None = None
 
+        @property
+        def key(self) -> Key:
+            return self.test, self.client, self.threads, self.rate_per_s
+
     tests: list[Test]
 
 
@@ -274,12 +270,37 @@ def read_earlier(path: Path) -> Earlier:
     """Read a file of ``--output``.
 
     Raises:
-        UserError: the file cannot be read, or is not the output of a load test.
+        UserError: the file cannot be read, or is not the output of a load test, or has no test.
     """
     try:
-        return msgspec.json.decode(read_text(path), type=Earlier)
-    except msgspec.DecodeError as error:
-        raise UserError(f"{path} is not the output of a load test: {reason(error)}") from error
+        earlier = msgspec.json.decode(read_text(path), type=Earlier)
+    except UserError as error:
+        raise UserError(f"{error}; choose another file with --compare") from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} is not the output of a load test: {reason(error)}; choose another file with --compare"
+        ) from error
+    if not earlier.tests:
+        raise UserError(f"{path} has no test to compare with; choose another file with --compare")
+    return earlier
+
+
+def require_comparable(earlier: Earlier, plans: Sequence[Plan], path: Path) -> None:
+    """Check that an earlier run has one of the planned tests.
+
+    Raises:
+        UserError: it has none.
+    """
+    planned = {(plan.test, plan.client, plan.threads, plan.rate_per_s) for plan in plans}
+    if not planned & {test.key for test in earlier.tests}:
+        raise UserError(nothing_to_compare(path))
+
+
+def nothing_to_compare(path: Path) -> str:
+    return (
+        f"nothing to compare: {path} has no test with the same name, client, threads and rate; "
+        "run that test again with --output"
+    )
 
 
 def regressions(earlier: Earlier, now: Sequence[Result], margin: float) -> tuple[list[str], int]:
@@ -296,12 +317,7 @@ def regressions(earlier: Earlier, now: Sequence[Result], margin: float) -> tuple
     lines, compared = [], 0
     for result in now:
         for old in earlier.tests:
-            if (old.test, old.client, old.threads, old.rate_per_s) != (
-                result.test,
-                result.client,
-                result.threads,
-                result.rate_per_s,
-            ):
+            if old.key != (result.test, result.client, result.threads, result.rate_per_s):
                 continue
             compared += 1
             what = f"{result.test} with {result.client} and {result.threads} threads:"

@@ -70,7 +70,8 @@ def create_app(config: Mapping[str, Any]) -> Flask:
             seconds since the epoch.
     """
     app = Flask("iot.web", template_folder="templates", static_folder="static")
-    app.config.from_mapping({"CLOCK": time.time, "TOKEN": None, "HOST": HOST, "PORT": PORT, "INSTANCE": ""} | dict(config))
+    defaults = {"CLOCK": time.time, "TOKEN": None, "HOST": HOST, "PORT": PORT, "INSTANCE": ""}
+    app.config.from_mapping(defaults | dict(config))
     app.extensions["services"] = Services(app.config)
     access.protect(app, app.config["HOST"], app.config["PORT"], app.config["TOKEN"])
     app.register_blueprint(site)
@@ -169,7 +170,8 @@ def api() -> Response:
 @site.get("/healthz")
 def healthz() -> Response:
     problem = _services().snapshots.problem()
-    return _json(Health(problem is None, problem), 503 if problem else 200, {INSTANCE_HEADER: current_app.config["INSTANCE"]})
+    headers = {INSTANCE_HEADER: current_app.config["INSTANCE"]}
+    return _json(Health(problem is None, problem), 503 if problem else 200, headers)
 
 
 @site.get("/metrics")

@@ -87,7 +87,7 @@ class SmallDashboard:
                     self._stream()
                     return
                 query = parse_qs(url.query)
-                content: dict[str, Any] = {}
+                content: dict[str, Any] = {"total_messages": 0}
                 if url.path == "/api/windows":
                     assert datetime.fromisoformat(query["since"][0]).tzinfo
                     content = {"windows": here.windows(query["location"][0])}

@@ -44,3 +44,23 @@ def test_bad_flags_exit_2(flags, refuses):
 )
 def test_numbers_without_a_test_run_the_custom_test(flags, test):
     assert parse_args(flags.split()).test == test
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("localhost:5000", "http://localhost:5000"),
+        ("127.0.0.1", "http://127.0.0.1"),
+        ("[::1]:5000/", "http://[::1]:5000/"),
+        (" http://box:5000 ", "http://box:5000"),
+        ("https://example.org/iot/?token=x", "https://example.org/iot/?token=x"),
+        ("user:secret@box:5000/iot", "http://user:secret@box:5000/iot"),
+    ],
+)
+def test_a_dashboard_url_is_taken_as_users_write_it(given, url):
+    assert parse_args(["--dashboard-url", given]).dashboard_url == url
+
+
+@pytest.mark.parametrize("given", ["", "5000", ":5000", "http://", "ftp://box", "localhost:port", "[::1", "file:///x"])
+def test_what_is_no_url_of_a_dashboard_exits_2(given, refuses):
+    assert "http://localhost:5000" in refuses(parse_args, ["--dashboard-url", given])

@@ -10,7 +10,6 @@ import time
 import pytest
 
 from iot.broker.broker import find_free_port
-from iot.settings import UserError
 from iot.web import server as server_module
 from iot.web.listening import listen
 from iot.web.server import HAND_OVER, THREADS, Server

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 from confluent_kafka import KafkaError
 
@@ -36,9 +39,51 @@ def test_a_reading_belongs_to_three_windows(second):
 
 def test_a_missing_dashboard_error_says_how_to_start_one():
     with pytest.raises(
-        UserError, match=r"no dashboard answers at http://localhost:\d+; .*python iot_streaming_app\.py"
+        UserError,
+        match=r"no dashboard answers at http://localhost:\d+ \(Connection refused\); .*python iot_streaming_app\.py",
     ):
         DashboardClient(f"http://localhost:{find_free_port()}/", None).require()
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "shown", "authorization"),
+    [
+        ("http://box:5000/iot/", None, "http://box:5000/iot", None),
+        ("http://box:5000/?token=se%20same&minutes=5", None, "http://box:5000", "Bearer se same"),
+        ("https://box/?token=a#b", "given", "https://box", "Bearer given"),
+        ("http://user:pass%40word@[::1]:5000/", None, "http://[::1]:5000", "Basic dXNlcjpwYXNzQHdvcmQ="),
+    ],
+)
+def test_secrets_in_the_url_become_headers_and_are_not_shown(url, token, shown, authorization):
+    client = DashboardClient(url, token)
+    assert (client.url, client._headers.get("Authorization")) == (shown, authorization)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, b"<html>", "what answers at .* is no dashboard"),
+        (200, b"[]", "what answers at .* is no dashboard"),
+        (200, b'{"ok": true}', "what answers at .* is no dashboard"),
+        (404, b"", r"has no figures of a dashboard \(HTTP 404\)"),
+        (403, b"", r"refuses \(HTTP 403\): .*IOT_TOKEN"),
+    ],
+)
+def test_what_is_no_dashboard_is_said_to_be_none(status, body, said):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with pytest.raises(UserError, match=said):
+            DashboardClient(f"http://127.0.0.1:{server.server_port}", None).require()
+        server.shutdown()
 
 
 def test_a_follower_ignores_missing_group_permission_and_reports_a_missing_broker(eventually):

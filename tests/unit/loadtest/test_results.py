@@ -71,7 +71,9 @@ def test_a_test_missing_from_the_earlier_run_is_not_compared():
     )
 
 
-@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"tests": [{"test": 1}]}'])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"[]", b'{"tests": [{"test": 1}]}', b'{"tests": []}', b"\xff\xfe", b"<html>"]
+)
 def test_an_unreadable_earlier_run_is_named_in_the_error(content, tmp_path):
     path = tmp_path / "old.json"
     if content is not None:
