@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
+import threading
 import time
 
 import pytest
@@ -67,3 +70,52 @@ def test_without_a_broker_the_error_names_its_address(app):
         said = process.stdout.read()
     assert f"no Kafka broker answers at localhost:{port}" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 403 Forbidden\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b""])
+def test_a_port_in_use_is_reported_before_anything_is_started(app, tmp_path, answer):
+    app.command += ["--demo", "--bootstrap-servers", f"localhost:{find_free_port()}"]
+    with socket.create_server(("", app.port)) as other:
+
+        def serve() -> None:
+            while True:
+                connection, _ = other.accept()
+                connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        with app.running() as process:
+            assert process.wait(20) == 1
+            said = process.stdout.read()
+    why = "the port is already in use; choose another with --port"
+    assert said == f"error: cannot serve at 127.0.0.1 port {app.port}: {why}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "fix"),
+    [("log", "set IOT_LOG_DIR"), ("--checkpoint-dir", "--checkpoint-dir"), ("--database-url", "--database-url")],
+)
+def test_a_place_that_cannot_be_written_is_reported_before_anything_is_started(app, tmp_path, flag, fix):
+    (tmp_path / "file").write_text("")
+    place = str(tmp_path / "file" / "x")
+    if flag == "log":
+        app.folder = tmp_path / "file"
+    else:
+        app.command += [flag, place if flag == "--checkpoint-dir" else f"sqlite:///{place}"]
+    with app.running() as process:
+        assert process.wait(20) == 1
+        said = process.stdout.read()
+    assert said.startswith("error: cannot write ")
+    assert fix in said
+    assert said.count("\n") == 1
+    assert not list(tmp_path.rglob("*.out"))
+
+
+def test_an_address_of_something_else_than_kafka_is_reported_before_spark_starts(app, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        app.command += ["--demo", "--bootstrap-servers", f"localhost:{silent.getsockname()[1]}"]
+        with app.running() as process:
+            assert process.wait(30) == 1
+            said = process.stdout.read()
+    assert re.fullmatch(r"error: no Kafka broker answers at .*, though something listens there; .*\n", said)
+    assert not list(tmp_path.rglob("*.out"))

@@ -52,8 +52,9 @@ def test_beyond_loopback_without_a_token_addresses_are_accepted_and_names_refuse
     assert client.get("/", headers={"Host": "elsewhere.example:5000"}).status_code == 403
 
 
-def test_beyond_loopback_a_token_protects_under_any_host_name():
-    client = an_app("0.0.0.0", TOKEN).test_client()
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_a_token_protects_under_any_host_name(host):
+    client = an_app(host, TOKEN).test_client()
     there = {"Host": "dashboard.example"}
     assert client.get("/api/metrics", headers=there).status_code == 401
     assert client.get("/api/metrics", headers=there | {"Authorization": f"Bearer {TOKEN}"}).status_code == 200
@@ -99,6 +100,12 @@ def test_a_token_in_the_address_of_the_page_becomes_a_cookie():
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
     assert client.get("/").text == "figures"
     assert client.get("/api/metrics").status_code == 200
+
+
+def test_below_a_path_the_token_leads_to_the_page_there():
+    client = an_app(token=TOKEN).test_client()
+    entry = client.get("/", query_string={"token": TOKEN}, environ_overrides={"SCRIPT_NAME": "/iot"})
+    assert entry.headers["Location"] == "/iot/"
 
 
 def test_a_cookie_for_another_token_is_refused():

@@ -7,6 +7,8 @@ import re
 import pytest
 
 from iot.web import events
+from iot.web.app import create_app
+from iot.web.mount import mounted
 from iot.web.server import HAND_OVER
 
 
@@ -84,3 +86,45 @@ def test_a_server_that_cannot_push_refuses_the_event_stream(client):
     answer = client.get("/api/stream")
     assert answer.status_code == 501
     assert answer.json.keys() == {"error"}
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "found"),
+    [
+        ("/", "", "/"),
+        ("/iot", "/iot", "/"),
+        ("/iot/", "/iot/", "/"),
+        ("/api/metrics", "/iot", "/api/metrics"),
+        ("/a/b/metrics", "/a/b", "/metrics"),
+        ("/iota", "/iot", "/iota"),
+        ("/metrics", "//evil.example", "/metrics"),
+        ("/metrics", '/"><script>', "/metrics"),
+    ],
+)
+def test_the_path_of_a_proxy_is_removed(path, prefix, found):
+    seen = {}
+    mounted(lambda environ, _: seen.update(environ) or [])({"PATH_INFO": path, "HTTP_X_FORWARDED_PREFIX": prefix}, None)
+    assert seen["PATH_INFO"] == found
+    valid = prefix.startswith(("/iot", "/a"))
+    assert seen.get("SCRIPT_NAME", "") == (prefix.rstrip("/") if valid else "")
+
+
+def test_below_a_path_the_page_says_where_its_links_begin(client):
+    assert "<base" not in client.get("/").text
+    page = client.get("/", headers={"X-Forwarded-Prefix": "/iot"})
+    assert '<base href="/iot/" />' in page.text
+    assert "base-uri 'self'" in page.headers["Content-Security-Policy"]
+    assert "<base" not in client.get("/", headers={"X-Forwarded-Prefix": '/"onload="x'}).text
+    assert 'href="../../static/message.css"' in client.get("/no/such/page").text
+    assert 'href="/iot/static/message.css"' in client.get("/no/page", headers={"X-Forwarded-Prefix": "/iot"}).text
+
+
+def test_a_proxy_is_told_to_pass_events_on_at_once(client):
+    headers = client.get("/api/stream", environ_overrides={HAND_OVER: lambda take: None}).headers
+    assert headers["X-Accel-Buffering"] == "no"
+    assert headers["Cache-Control"] == "no-store, no-transform"
+
+
+def test_the_server_is_recognised_by_its_instance(store, clock):
+    client = create_app({"STORE": store, "CLOCK": clock, "INSTANCE": "3f9a"}).test_client()
+    assert client.get("/healthz").headers["X-Dashboard-Instance"] == "3f9a"
