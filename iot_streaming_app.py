@@ -80,8 +80,10 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         stack.callback(store.close)
         require_places(args, store)
         # With --demo, a broker is started where nothing listens.
-        if not args.demo or something_listens(kafka):
+        if not args.demo:
             until_stopped(lambda: require_broker(kafka), stop, too_early)
+        elif something_listens(kafka):
+            until_stopped(lambda: require_broker(kafka, timeout_s=2), stop, too_early)
         # Spark takes longest to start, so it starts first; what it needs comes up meanwhile.
         starting = stack.enter_context(ThreadPoolExecutor(1)).submit(spark_session.start, NAME, args.master)
         stack.callback(stop_spark, starting)

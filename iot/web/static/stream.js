@@ -55,7 +55,9 @@ export class Stream {
   #open() {
     this.#heard_ms = Date.now();
     const source = (this.#source = new EventSource(this.#url));
-    for (const type of ["metrics", "alert"]) source.addEventListener(type, (event) => this.#received(type, event.data));
+    for (const type of ["metrics", "alert"]) {
+      source.addEventListener(type, ({ data }) => source === this.#source && this.#received(type, data));
+    }
     source.addEventListener("error", () => {
       if (source !== this.#source) return;
       this.#setPushing(false);
