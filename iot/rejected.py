@@ -15,6 +15,7 @@ if __name__ == "__main__":
 import argparse
 import base64
 import json
+import os
 import sys
 import threading
 from collections import Counter
@@ -26,6 +27,7 @@ from typing import Any, BinaryIO
 from iot import cli
 from iot.kafka.connect import require_broker
 from iot.kafka.rejected_topic import RejectedMessage, read_rejected
+from iot.places import require_writable_file
 from iot.readings import Rejected, format_timestamp, parse_timestamp
 from iot.settings import UserError, reason
 from iot.terminal import printable
@@ -113,6 +115,8 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     """
     too_early = f"before all messages were read{f', so {args.to} was not written' if args.to else ''}"
     kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
+    if args.to:
+        require_new_file(args.to)
     until_stopped(lambda: require_broker(kafka), stop, too_early)
     counts: Counter[str] = Counter()
     with new_file(args.to) as file:
@@ -132,6 +136,17 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
             f"written to {args.to}: correct the fields, delete the lines that cannot be corrected, then run\n"
             f"  python iot_producer.py --replay {args.to} --timestamps recorded"
         )
+
+
+def require_new_file(path: Path) -> None:
+    """Check that a file is not there and can be written.
+
+    Raises:
+        UserError: it is there, or cannot be written.
+    """
+    if os.path.lexists(path):
+        raise UserError(f"{path} already exists and may hold corrections: choose another name")
+    require_writable_file(path, "choose another file with --to")
 
 
 def moment_ms(text: str) -> int:

@@ -21,7 +21,7 @@ from tests.support.page import (  # noqa: F401  # fixtures among them
 )
 
 # A browser opens six connections to a server.
-WINDOWS = 9
+WINDOWS = 8
 PUSHED, READ = "pushed as it happens", "no push: read every 5 s"
 NO_WORKER = "delete window.SharedWorker;"
 # As on a page without HTTPS.
@@ -153,13 +153,6 @@ def test_without_workers_and_locks_every_window_reads(new_context, site, process
     pages = open_windows(new_context(NO_WORKER + NO_LOCKS), site.address, 2)
     require_live(pages, processing, READ, READ)
     assert open_streams(site) == 0
-
-
-def test_windows_of_two_profiles_have_a_stream_each(new_context, site, processing):
-    processing.process(a_reading())
-    pages = [*open_windows(new_context(), site.address, 1), *open_windows(new_context(), site.address, 1)]
-    require_live(pages, processing, PUSHED, PUSHED)
-    assert open_streams(site) == 2
 
 
 def test_a_silent_stream_is_opened_again_and_then_given_a_rest(new_context, site):

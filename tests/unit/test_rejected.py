@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from contextlib import AbstractContextManager
+import re
 
 import pytest
 
@@ -61,21 +61,21 @@ def test_half_of_the_messages_are_not_left_behind(error, tmp_path):
         file.write(b"half")
         failing(error)
     assert not path.exists()
-
-
-def test_a_file_that_exists_or_cannot_be_created_is_an_error_and_stays(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("corrections")
-    with pytest.raises(UserError, match="already exists and may hold corrections"), rejected.new_file(path):
-        pass
-    assert path.read_text() == "corrections"
-    with pytest.raises(UserError, match=f"^cannot write {path}/below: Not a directory$"):
-        failing_enter(rejected.new_file(path / "below"))
-    with rejected.new_file(tmp_path / "new") as file:
+    with rejected.new_file(path) as file:
         file.write(b"all")
-    assert (tmp_path / "new").read_bytes() == b"all"
+    assert path.read_bytes() == b"all"
 
 
-def failing_enter(context: AbstractContextManager[object]) -> None:
-    with context:
-        pytest.fail("it was entered")
+def test_the_file_is_checked_before_kafka_is_asked(tmp_path, capsys):
+    (tmp_path / "there").write_text("corrections")
+    (tmp_path / "link").symlink_to("nowhere")
+    for name, said in {
+        "there": "already exists and may hold corrections",
+        "link": "already exists",
+        "": "already exists",
+        "none/x": "there is no folder .*none: create it, or choose another file with --to",
+        "there/x": "there is no folder",
+    }.items():
+        assert rejected.main(["--to", str(tmp_path / name), "--bootstrap-servers", "localhost:1"]) == 1
+        assert re.fullmatch(rf"error: .*{said}.*\n", capsys.readouterr().err)
+    assert (tmp_path / "there").read_text() == "corrections"
