@@ -166,12 +166,23 @@ def test_a_broker_killed_during_a_test_fails_it_without_a_hang(tmp_path):
         assert test["error"]
 
 
-def test_ctrl_c_ends_early_with_a_summary(broker, topic):
-    process = start(broker, f"--topic {topic} --client kafka-python --rate 100 --duration 600")
+def test_ctrl_c_ends_early_with_a_summary_and_results(broker, topic, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    folder = tmp_path / "results"
+    folder.mkdir()
+    output = folder / "new.json"
+    process = start(broker, f"--topic {topic} --client kafka-python --rate 100 --duration 600 --output {output}")
     read_until(process, "custom, .* acknowledged")
+    # The place that was checked at the start may be gone in the end.
+    folder.rmdir()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (0, "")
+    assert process.returncode == 1
+    [elsewhere] = tmp_path.glob("*.json")
+    why = "No such file or directory"
+    assert err == f"error: cannot write {output}: {why}; the results are in {elsewhere} instead\n"
+    (test,) = json.loads(elsewhere.read_text())["tests"]
+    assert test["messages_acknowledged"] > 0
     assert re.search(r"stopped: \d+ of 60,000 readings acknowledged \(.*, (\d+) sent, 0 failed; \S+ grew by \1\n", out)
     assert "error: stopped before the end" in out
 
@@ -205,6 +216,22 @@ def test_a_missing_broker_error_says_how_to_start_one():
     assert time.monotonic() - begun_s < 10
     assert (ran.returncode, ran.stdout) == (1, "")
     assert re.fullmatch(rf"error: no Kafka .*localhost:{port}; .*python -m iot.broker --port {port}\n", ran.stderr)
+
+
+def test_what_cannot_be_written_or_compared_is_reported_before_the_test(tmp_path):
+    old = {"test": "burst", "client": "kafka-python", "threads": 4, "success_rate_pct": 100.0, "throughput_per_s": 1.0}
+    old["latency_ms"] = dict.fromkeys(("mean", "p50", "p95", "p99", "p99_9", "max"))
+    (tmp_path / "old.json").write_text(json.dumps({"tests": [old]}))
+    unreadable = "No such file or directory; choose another file with --compare"
+    nothing = "has no test with the same name, client, threads and rate; run that test again with --output"
+    for flags, said in {
+        f"--output {tmp_path}": f"cannot write {tmp_path}: it is a folder; choose another file with --output",
+        f"--compare {tmp_path}/none.json": f"cannot read {tmp_path}/none.json: {unreadable}",
+        f"--compare {tmp_path}/old.json": f"nothing to compare: {tmp_path}/old.json {nothing}",
+    }.items():
+        # No broker is there: nothing of this needs one.
+        ran = run(find_free_port(), f"--test burst --client confluent-kafka {flags}")
+        assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", f"error: {said}\n")
 
 
 @pytest.mark.parametrize(("client", "wrong"), [("kafka-python", False), ("confluent-kafka", True)])
