@@ -34,13 +34,13 @@ class Ended:
 
 
 def is_ready_to_stop(pid: int) -> bool:
-    """Whether the process handles SIGINT and SIGTERM; before that, Python itself is still starting."""
+    """Whether the process handles SIGINT and SIGTERM. Before that, Python itself is still starting."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
     caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-    return all(caught >> (number - 1) & 1 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    return all(caught >> (number - 1) & 1 for number in (signal.SIGTERM, signal.SIGINT))
 
 
 def running(mark: str) -> list[str]:
