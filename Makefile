@@ -11,7 +11,7 @@ PYTEST = $(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile
 PIP = $(RUN) -m pip install --disable-pip-version-check --require-hashes -r
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test chaos soak lint format lock clean
+.PHONY: help setup demo check test chaos soak lint format lock wheels clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -49,9 +49,13 @@ format: .venv/.installed-dev ## format the code
 LOCK = $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command "make lock" $(ARGS)
 
-lock: .venv/.installed-dev ## update the lock files from requirements*.txt
+lock: .venv/.installed-dev ## update the lock files from requirements*.txt, and check their wheels
 	$(LOCK) requirements.txt --output-file requirements.lock
 	$(LOCK) requirements-dev.txt --constraints requirements.lock --output-file requirements-dev.lock
+	@$(RUN) -m tests.support.wheels
+
+wheels: .venv/.installed-dev ## check that every supported Python finds a wheel of every package
+	@$(RUN) -m tests.support.wheels
 
 clean: ## remove .venv and the caches of the tools; keep data and fetched jars
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
