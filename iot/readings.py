@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from math import isfinite
 from typing import Annotated, Any
@@ -144,7 +144,7 @@ def parse_timestamp(text: str) -> int:
         # All Pythons refuse local time on the first day, but only Python 3.13 and newer on all of the last day.
         if offset is None and text.startswith("9999-12-31"):
             raise OverflowError
-        since = moment.astimezone(timezone.utc) - _EPOCH
+        since = moment.astimezone(UTC) - _EPOCH
     except (ValueError, OverflowError, OSError):
         raise Rejected("timestamp: outside the years 1 to 9999 UTC") from None
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
@@ -158,7 +158,7 @@ def format_timestamp(time_us: int) -> str:
 encode = msgspec.json.Encoder().encode
 """Encode a ``Message`` as JSON bytes for the readings topic."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_1_US = -62_135_596_800_000_000
 _FUTURE_TOLERANCE_US = FUTURE_TOLERANCE_S * 1_000_000
 # A line with a timestamp in the usual format. Only the 26 characters before the offset are read.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -79,7 +79,7 @@ def run_batch(
 def windows_of_rows(rows: list[dict[str, Any]]) -> dict[tuple[int, str, str], list[float]]:
     """Count, minimum and maximum by window end in seconds, sensor type and location, as Spark would compute them."""
     found: dict[tuple[int, str, str], list[float]] = {}
-    epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
     for row in rows:
         first_s = (row["event_time"] - epoch) // timedelta(seconds=10) * 10 + 10
         for end_s in (first_s, first_s + 10, first_s + 20):

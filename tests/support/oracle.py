@@ -11,12 +11,12 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
 
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BOUNDS = {"temperature": (15, 30), "humidity": (30, 70), "pressure": (1000, 1030)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -145,7 +145,7 @@ def test_local_time_on_all_other_days_is_accepted(zone: str, text: str) -> None:
 USUAL_WITH_CHANGES = r"2026-.[0-9]-[0-9].T[012][0-9]:.[0-9]:[0-9][0-9].[0-9]..[0-9]{2}[0-9Z].00:.."
 any_text = st.text(max_size=MAX_STRING)
 some_text = st.text(min_size=1, max_size=MAX_STRING)
-moments = st.datetimes(timezones=st.just(timezone.utc))
+moments = st.datetimes(timezones=st.just(UTC))
 messages = st.builds(
     Message,
     sensor_id=some_text,
@@ -187,7 +187,7 @@ def test_any_time_at_any_offset_is_parsed_exactly(moment: datetime, offset_minut
     sign = "-" if offset_minutes < 0 else "+"
     offset = f"{sign}{abs(offset_minutes) // 60:02d}:{abs(offset_minutes) % 60:02d}"
     text = local.replace(tzinfo=None, microsecond=0).isoformat() + f".{moment.microsecond:06d}{more_digits}{offset}"
-    assert parse_timestamp(text) == (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
+    assert parse_timestamp(text) == (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 @given(st.binary(max_size=400))

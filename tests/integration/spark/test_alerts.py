@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import chain, product
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -148,7 +148,7 @@ def test_timestamps_without_an_offset_are_local_time(check, zone, monkeypatch):
 
 
 def test_local_time_is_that_of_the_machine_not_of_the_session(spark):
-    moment = datetime(2026, 7, 1, tzinfo=timezone.utc)
+    moment = datetime(2026, 7, 1, tzinfo=UTC)
     assert moment.astimezone(ZoneInfo(spark_alerts.local_zone(spark))).utcoffset() == moment.astimezone().utcoffset()
 
 

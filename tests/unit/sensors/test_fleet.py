@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from iot.alerts import DEFAULT_RULES, broken_bound
 from iot.readings import STANDARD_UNITS, Reading, decode
 from iot.sensors.fleet import PERIOD_S, Fleet
 
-NOON_US = int(datetime(2026, 11, 24, 12, tzinfo=timezone.utc).timestamp()) * 1_000_000
+NOON_US = int(datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()) * 1_000_000
 HOUR_US = 3_600_000_000
 
 
