@@ -144,7 +144,11 @@ def parse_timestamp(text: str) -> int:
         # All Pythons refuse local time on the first day, but only Python 3.13 and newer on all of the last day.
         if offset is None and text.startswith("9999-12-31"):
             raise OverflowError
-        since = moment.astimezone(UTC) - _EPOCH
+        utc = moment.astimezone(UTC)
+        if offset is None:
+            # In the hour that is skipped when clocks go forward, Python 3.12 changed which fold has which offset.
+            utc = min(utc, moment.replace(fold=1).astimezone(UTC))
+        since = utc - _EPOCH
     except (ValueError, OverflowError, OSError):
         raise Rejected("timestamp: outside the years 1 to 9999 UTC") from None
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -128,10 +129,36 @@ def test_timestamp_without_an_offset_is_local_time(zone: str) -> None:
     assert format_timestamp(parse_timestamp("2026-11-24T02:15:07.5+00:00")) == LOCAL["UTC"][0]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "utc"),
+    [
+        # Clocks go forward: the hour does not exist, and the offset in force afterwards counts.
+        ("America/New_York", "2026-03-08T01:59:59", "2026-03-08T06:59:59"),
+        ("America/New_York", "2026-03-08T02:30:00", "2026-03-08T06:30:00"),
+        ("America/New_York", "2026-03-08T03:00:00", "2026-03-08T07:00:00"),
+        ("Europe/Berlin", "2026-03-29T02:30:00", "2026-03-29T00:30:00"),
+        ("Australia/Lord_Howe", "2026-10-04T02:15:00", "2026-10-03T15:15:00"),
+        # Clocks go back: the first of the two hours counts.
+        ("America/New_York", "2026-11-01T01:30:00", "2026-11-01T05:30:00"),
+        ("Europe/Berlin", "2026-10-25T02:30:00", "2026-10-25T00:30:00"),
+    ],
+)
+def test_local_time_when_clocks_change_is_the_same_on_every_python(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, utc: str
+) -> None:
+    monkeypatch.setenv("TZ", name)
+    time.tzset()
+    try:
+        assert parse_timestamp(text) == parse_timestamp(utc + "Z")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
-@pytest.mark.parametrize("time", ["00:00:00", "12:00:00", "18:29:59", "23:59:59.999999"])
-def test_local_time_on_the_first_and_last_day_of_the_calendar_is_rejected(zone: str, day: str, time: str) -> None:
-    message = msgspec.structs.replace(EXAMPLE, timestamp=f"{day}T{time}")
+@pytest.mark.parametrize("clock", ["00:00:00", "12:00:00", "18:29:59", "23:59:59.999999"])
+def test_local_time_on_the_first_and_last_day_of_the_calendar_is_rejected(zone: str, day: str, clock: str) -> None:
+    message = msgspec.structs.replace(EXAMPLE, timestamp=f"{day}T{clock}")
     assert verdict(encode(message)) == "timestamp: outside the years 1 to 9999 UTC"
 
 
