@@ -126,8 +126,6 @@ def _require_one_cluster(kafka: Kafka, servers: list[Address], cluster: advertis
 
 def _why_no_broker(kafka: Kafka, servers: list[Address]) -> UserError:
     """Find out why servers that accept connections do not answer."""
-    if refusal := _refusal(kafka):
-        return UserError(f"Kafka at {kafka.bootstrap_servers} refuses this client: {refusal}; check --kafka-config")
     spoken = dial.in_parallel(dial.protocol_of, servers, dial.CONNECT_S)
     wants_tls = kafka.properties.get("security.protocol", "").upper().endswith("SSL")
     if "tls" in spoken.values() and not wants_tls:
@@ -140,6 +138,8 @@ def _why_no_broker(kafka: Kafka, servers: list[Address]) -> UserError:
             f"Kafka at {join(servers)} speaks without TLS, and this client was told to use it: "
             "check security.protocol in --kafka-config, or name the port of a listener with TLS"
         )
+    if refusal := _refusal(kafka):
+        return UserError(f"Kafka at {kafka.bootstrap_servers} refuses this client: {refusal}; check --kafka-config")
     if "plain" in spoken.values():
         return UserError(
             f"Kafka at {kafka.bootstrap_servers} tells this client nothing about its brokers: "

@@ -77,7 +77,8 @@ def dial(addresses: Sequence[Address], timeout_s: float = CONNECT_S, others_s: f
     Returns:
         What is wrong with each address, as the end of a sentence about it; empty if it accepts connections.
     """
-    late = f"accepts no connection within {timeout_s:.2g} s"
+    # A thread that does not even report a failure may still wait for the name.
+    late = f"does not resolve, or accepts no connection, within {timeout_s:.2g} s"
     found = in_parallel(
         lambda address: _connect(address, timeout_s),
         addresses,

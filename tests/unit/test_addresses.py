@@ -58,7 +58,7 @@ def test_what_kafka_takes_is_normalised(text, normal):
     ],
 )
 def test_what_kafka_refuses_is_named(text, wrong):
-    with pytest.raises(ValueError, match="^'") as raised:
+    with pytest.raises(ValueError, match=r"^'") as raised:
         parse_addresses(text)
     assert wrong in str(raised.value)
 
