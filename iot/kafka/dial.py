@@ -22,6 +22,8 @@ from iot.settings import reason
 CONNECT_S = 1.5
 # How long to wait for other servers once one has accepted a connection.
 OTHERS_S = 0.1
+# How long to wait for a thread that should have ended: the machine may be busy.
+GRACE_S = 0.5
 # Kafka's request ApiVersions in version 0, which every broker answers before a login: length, key, version,
 # correlation id, length of the client's name, and the name.
 _CORRELATION = 0x696F7421
@@ -113,8 +115,7 @@ def in_parallel(
     for item in items:
         threading.Thread(target=call, args=(item,), daemon=True).start()
     found: dict[T, R] = {}
-    # A little more than the function itself may take.
-    deadline_s = time.monotonic() + timeout_s + OTHERS_S
+    deadline_s = time.monotonic() + timeout_s + GRACE_S
     while len(found) < len(set(items)):
         try:
             item, result = results.get(timeout=max(0.0, deadline_s - time.monotonic()))
