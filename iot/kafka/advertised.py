@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def failures(kafka: Kafka, servers: list[Address], cluster: Cluster) -> dict[int
     """
     places = sorted(set(cluster.brokers.values()))
     # All answers are needed here, so the first one does not end the wait.
-    found = dial.dial(places, others_s=dial.CONNECT_S)
+    found = dial.dial(places, others_s=math.inf)
     accepting = [place for place in places if not found[place]]
     for place, why in dial.in_parallel(lambda each: _why_wrong(kafka, servers, cluster, each), accepting, 4.0).items():
         found[place] = why
