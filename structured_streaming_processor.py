@@ -26,8 +26,6 @@ from typing import TYPE_CHECKING, Any
 import iot  # noqa: F401  # stops an unsupported Python before a package is missing
 
 # isort: split
-import pyarrow as pa
-
 from iot import cli, places, terminal
 from iot.alerts import Rules
 from iot.batches import BatchReport, Identity
@@ -47,6 +45,7 @@ from iot.spark.rejected import RejectedWriter
 from iot.spark.windows import start_windows
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
 

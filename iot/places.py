@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iot import settings
-from iot.settings import UserError, reason
+from iot.settings import UserError, is_writable_folder, reason
 
 # How much is written to find a file system that is full.
 TRIAL_BYTES = 4096
@@ -65,9 +65,12 @@ def require_state_folders(root: Path, names: Sequence[str]) -> None:
     require_writable_folder(settings.LOG_DIR, "set IOT_LOG_DIR to another folder")
     fix = "choose another folder with --checkpoint-dir"
     require_writable_folder(root, fix)
-    for folder in (root / name for name in names):
-        if folder.exists():
-            require_writable_folder(folder, fix)
+    for checkpoint in (root / name for name in names):
+        if checkpoint.exists():
+            require_writable_folder(checkpoint, fix)
+        for folder, _, _ in os.walk(checkpoint):
+            if not is_writable_folder(Path(folder)):
+                raise UserError(f"cannot write {folder}, which is read-only or another user's; {fix}")
 
 
 def _try_to_write(folder: Path) -> None:

@@ -120,9 +120,7 @@ def _base() -> list[Path]:
                 "-Xshare:dump",
                 f"-XX:SharedArchiveFile={plain(made.parent) / made.name}",
             ]
-            subprocess.run(
-                command, check=True, capture_output=True, timeout=60, env=child(), start_new_session=True
-            )
+            subprocess.run(command, check=True, capture_output=True, timeout=60, env=child(), start_new_session=True)
             _keep(made, base)
     base.touch()
     return [base]

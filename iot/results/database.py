@@ -114,13 +114,19 @@ class Database:
         """Return whether the file exists and is not empty; always true for PostgreSQL.
 
         Connections to a file that was removed or replaced are closed.
+
+        Raises:
+            UserError: Its folder cannot be read.
         """
         if self._path is None:
             return True
         try:
             found = self._path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             found = None
+        except OSError as error:
+            fix = "choose another file with --database-url"
+            raise UserError(f"cannot read {self.name}: {reason(error)}; {fix}") from error
         file = (found.st_dev, found.st_ino) if found else None
         if file != self._file:
             self._writer.dispose()

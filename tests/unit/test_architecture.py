@@ -92,6 +92,7 @@ def test_spark_workers_load_only_what_they_run():
     assert ours == {
         "iot.addresses",
         "iot.batches",
+        "iot.environment",
         "iot.kafka.client_config",
         "iot.kafka.dial",
         "iot.readings",

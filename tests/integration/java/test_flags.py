@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +18,7 @@ def test_java_accepts_the_flags_and_its_compilers_threads_are_found(eventually):
     # Any program that waits will do: this one ends when its standard input does.
     jar = next((Path(pyspark.__file__).parent / "jars").glob("py4j-*.jar"))
     java = [str(java_executable()), *flags.FLAGS, "-cp", str(jar), "py4j.GatewayServer", "--die-on-broken-pipe", "0"]
-    environment = {name: value for name, value in os.environ.items() if name != "JDK_JAVA_OPTIONS"}
-    process = subprocess.Popen(java, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    process = subprocess.Popen(java, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout
         assert process.stdin
