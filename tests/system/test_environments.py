@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from iot.java import class_archives
-from iot.settings import CACHE_DIR
+from iot.settings import CACHE_DIR, UserError
 from iot.spark import session
 from tests.support.environment_runner import READINGS
 from tests.support.scripts import ROOT
@@ -77,7 +77,7 @@ def latin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     made = shutil.which("localedef")
     # It also reports failure when there was a warning only.
     if made:
-        command = [made, "--no-warnings=ascii", "-i", "POSIX", "-f", "ISO-8859-1", folder / "xx_XX.ISO-8859-1"]
+        command = [made, "--no-warnings=ascii", "-i", "POSIX", "-f", "ISO-8859-1", str(folder / "xx_XX.ISO-8859-1")]
         subprocess.run(command, capture_output=True, check=False)
     variables = {"LOCPATH": str(folder), "LC_ALL": "xx_XX.ISO-8859-1"}
     code = "import sys; print(sys.getfilesystemencoding())"
@@ -174,7 +174,7 @@ def test_help_works_everywhere(command, tmp_path, latin, no_user):
 def test_a_cluster_is_told_which_variable_is_wrong(monkeypatch, tmp_path):
     monkeypatch.setenv("SPARK_HOME", "/opt/no-spark")
     monkeypatch.setattr("iot.settings.LOG_DIR", tmp_path)
-    with pytest.raises(session.UserError, match="SPARK_HOME=/opt/no-spark has no bin/spark-submit: unset SPARK_HOME"):
+    with pytest.raises(UserError, match="SPARK_HOME=/opt/no-spark has no bin/spark-submit: unset SPARK_HOME"):
         session.start("environments", "spark://127.0.0.1:1")
 
 

@@ -7,6 +7,7 @@ import fnmatch
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_on_a_cluster_the_profile_holds(name):
 
 def test_the_documentation_has_the_same_table():
     text = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
-    rows = {}
+    rows: dict[str, tuple[str, str]] = {}
     for names, does, why in re.findall(r"^\| (`.+`) \| (kept|dropped|set) \| (.+) \|$", text, re.MULTILINE):
         rows |= dict.fromkeys(re.findall(r"`([^`]+)`", names), (does, why))
     assert rows == {rule.pattern: (rule.does, rule.why) for rule in VARIABLES}
@@ -154,7 +155,7 @@ def test_a_path_that_is_no_utf_8_is_refused():
 
 @pytest.mark.parametrize(("port", "secret"), [("1", "x"), ("", "x"), ("x", "x"), ("99999", "x"), ("listening", None)])
 def test_variables_of_an_ended_spark_submit_do_not_count(port, secret, monkeypatch):
-    server = environment.socket.create_server(("127.0.0.1", 0))
+    server = socket.create_server(("127.0.0.1", 0))
     with server:
         listening = str(server.getsockname()[1])
         monkeypatch.setenv("PYSPARK_GATEWAY_PORT", listening if port == "listening" else port)
