@@ -75,10 +75,10 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         # Before anything is started: the port is free, and stays ours.
         listening = stack.enter_context(listen(args.host, args.port))
         require_token(args.host, args.token, args.insecure)
-        stack.enter_context(checkpoints.lock(args.checkpoint_dir, NAME))
         store = Store(args.database_url)
         stack.callback(store.close)
         require_places(args, store)
+        leases = stack.enter_context(resume.owned(store, place_of(args), NAME, say, stop))
         # With --demo, a broker is started where nothing listens.
         if not args.demo:
             until_stopped(lambda: require_broker(kafka), stop, too_early)
@@ -98,7 +98,9 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         page.await_answer(stop)
         require_not_stopped(too_early)
         say(f"page     {page.url}")
-        processing = Pipeline(starting, store, settings, say=say, report_database=page.report_database)
+        processing = Pipeline(
+            starting, store, settings, say=say, report_database=page.report_database, require_owner=leases.require
+        )
         processing.start()
         stack.callback(lambda: say(summary(processing)))
         stack.callback(processing.close)
@@ -108,6 +110,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         say(f"reading  {args.topic} at {kafka.bootstrap_servers}, results in {store.name}; Ctrl-C stops")
         while not stop.wait(LOOK_EVERY_S):
             page.require_running()
+            leases.require_not_lost()
         say("stopping")
     if processing.over:
         raise UserError(processing.over)
@@ -146,15 +149,14 @@ def prepare(args: argparse.Namespace, kafka: Kafka, rules: Rules, store: Store, 
         UserError: the state is of another topic.
     """
     identity = Identity(args.topic, topic_id(kafka, args.topic))
-    folders = [args.checkpoint_dir / name for name in CHECKPOINTS]
-    database = database_file(args.database_url)
+    place = place_of(args)
 
     def first_offsets() -> Offsets:
         return start_offsets(kafka, args.topic, args.starting_offsets)
 
-    start, was_reset = resume.resume(store, folders, identity, database, first_offsets)
-    if was_reset:
-        say(was_reset)
+    start, kept = resume.resume(store, place, identity, first_offsets, time.time())
+    if kept:
+        say(kept)
     return pipeline.Settings(
         kafka=kafka,
         identity=identity,
@@ -162,8 +164,13 @@ def prepare(args: argparse.Namespace, kafka: Kafka, rules: Rules, store: Store, 
         checkpoint_dir=args.checkpoint_dir,
         start=start,
         retention_s=args.retention,
-        reset=resume.how_to_reset_all(folders, database),
+        reset=place.reset,
     )
+
+
+def place_of(args: argparse.Namespace) -> resume.Place:
+    """Where checkpoints and database are."""
+    return resume.Place([args.checkpoint_dir / name for name in CHECKPOINTS], database_file(args.database_url))
 
 
 def stop_spark(starting: Future[SparkSession]) -> None:

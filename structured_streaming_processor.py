@@ -34,6 +34,7 @@ from iot.kafka.connect import require_broker
 from iot.kafka.offsets import end_offsets, start_offsets
 from iot.kafka.topic_guard import TopicGuard
 from iot.kafka.topics import ensure_topics, topic_id
+from iot.lease import Leases, this_process
 from iot.rules_file import load_rules
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, SLIDE_S, WATERMARK_S, WINDOW_S, Kafka, UserError, reason
 from iot.spark import alerts, checkpoints, queries
@@ -68,6 +69,8 @@ class Source:
     """The checkpoints of the windows query and of the alerts query."""
     notes: list[CheckpointNotes]
     rules: Rules
+    leases: Leases
+    """On the checkpoints."""
 
     @property
     def fix(self) -> str:
@@ -75,7 +78,7 @@ class Source:
         return checkpoints.how_to_reset(*self.folders)
 
 
-def open_source(args: argparse.Namespace, kafka: Kafka, rules: Rules) -> Source:
+def open_source(args: argparse.Namespace, kafka: Kafka, rules: Rules, leases: Leases) -> Source:
     """Read the notes beside the checkpoints, or write those of a new checkpoint.
 
     Raises:
@@ -90,7 +93,7 @@ def open_source(args: argparse.Namespace, kafka: Kafka, rules: Rules) -> Source:
             identity.require(found.identity, f"the checkpoint {folder}", checkpoints.how_to_reset(*folders))
         notes.append(found or CheckpointNotes(identity, start_offsets(kafka, args.topic, args.starting_offsets)))
         checkpoints.write_notes(folder, notes[-1])
-    return Source(kafka, identity, folders, notes, rules)
+    return Source(kafka, identity, folders, notes, rules, leases)
 
 
 def start_windows_query(
@@ -101,6 +104,7 @@ def start_windows_query(
 
     def show(_: int, windows: pa.Table, report: BatchReport) -> None:
         guard.require_not_replaced()
+        source.leases.require()
         board.add(windows, report)
 
     topic = queries.read_topic(spark, source.kafka, source.identity.topic, source.notes[0].start)
@@ -151,11 +155,12 @@ def watch(started: list[StreamingQuery], feed: AlertFeed, board: Board, source: 
     """Show results until ``stop`` is set or all queries have finished.
 
     Raises:
-        UserError: a query failed.
+        UserError: a query failed, or another process has taken over the checkpoints.
     """
     outage = None
     while not stop.wait(LOOK_EVERY_S):
         board.show()
+        source.leases.require_not_lost()
         for query, folder in zip(started, source.folders, strict=False):
             if error := query.exception():
                 why = explain(error, fix=source.fix, checkpoint=folder, kafka=source.kafka)
@@ -207,8 +212,10 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     topics = [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]
     for warning in until_stopped(lambda: ensure_topics(kafka, topics), stop, too_early):
         print(f"warning: {warning}", file=sys.stderr)
-    with checkpoints.lock(args.checkpoint_dir, NAME):
-        source = open_source(args, kafka, rules)
+    fix = "stop it, or give this one a --checkpoint-dir of its own"
+    owner = this_process(NAME)
+    with checkpoints.lock(args.checkpoint_dir, owner, fix, checkpoints=CHECKPOINTS, say=print, stop=stop) as leases:
+        source = open_source(args, kafka, rules, leases)
         print(f"starting Spark; its log: {spark_session.log_file(NAME)}", flush=True)
         spark = spark_session.start(NAME, args.master)
         try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import fcntl
-import shutil
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
@@ -18,6 +18,9 @@ from iot.settings import UserError, reason
 
 # How long Kafka may outlive a parent that was killed.
 LET_GO_S = 3.0
+
+# What the broker writes. A folder that has one of these, but never had a lock, is not its own.
+WRITTEN = ("kafka", "server.properties", "log4j2.properties", "broker.log")
 
 # Kafka logs to its standard output, which is the log file, so that the last words of a dying JVM are there too.
 LOG4J = """
@@ -52,9 +55,16 @@ class DataFolder:
         """Create the folder if it is missing, and lock it for ``owner``.
 
         Raises:
-            UserError: another broker uses the folder. It may need up to ``LET_GO_S`` to end, unless ``stop`` is set.
+            UserError: the folder has files of another program; or another broker uses it, which may need up to
+                ``LET_GO_S`` to end, unless ``stop`` is set.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        found = [name for name in WRITTEN if (self.path / name).exists()]
+        if found and not (self.path / "lock").exists():
+            raise UserError(
+                f"{self.path / found[0]} is of another program, and this broker would overwrite it: "
+                "choose another folder with --data-dir"
+            )
         self._lock = (self.path / "lock").open("a+", encoding="utf-8")
         deadline_s = time.monotonic() + LET_GO_S
         while True:
@@ -97,9 +107,13 @@ class DataFolder:
 
     def _format(self, java: list[str], properties: dict[str, str]) -> None:
         """Format under another name, then rename, so that the folder is formatted completely or not at all."""
-        new = self.path / "kafka.new"
-        shutil.rmtree(new, ignore_errors=True)
-        self._write_properties(properties | {"log.dirs": new.name})
+        with tempfile.TemporaryDirectory(prefix="new-", dir=self.path) as work:
+            new = Path(work, "kafka")
+            self._write_properties(properties | {"log.dirs": f"{new.parent.name}/{new.name}"})
+            self._run_format(java)
+            new.rename(self.path / "kafka")
+
+    def _run_format(self, java: list[str]) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # Such a short-lived JVM starts faster without the C2 compiler and with the serial collector.
         faster = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *jvm_flags("kafka", write=False)]
@@ -110,7 +124,6 @@ class DataFolder:
             process = spawn(command, cwd=self.path, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             if process.wait():
                 raise UserError(f"cannot format the data folder {self.path}; {self.log} says: {self.last_error()}")
-        new.rename(self.path / "kafka")
 
     def _write_properties(self, properties: dict[str, str]) -> None:
         lines = [f"{key}={value}\n" for key, value in properties.items()]

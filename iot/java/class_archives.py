@@ -156,7 +156,8 @@ def _keep(made: Path, file: Path) -> None:
 
 
 def _remove_unused() -> None:
-    for old in FOLDER.iterdir():
+    # Nothing else in the folder is ours.
+    for old in (*FOLDER.glob("*.jsa"), *FOLDER.glob("new-*")):
         if time.time() - old.stat().st_mtime < UNUSED_S:
             continue
         if old.is_dir():

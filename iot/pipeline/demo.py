@@ -15,9 +15,10 @@ from iot import settings
 from iot.addresses import parse_addresses
 from iot.broker.broker import Broker
 from iot.kafka.connect import NothingListens, require_broker
+from iot.logs import open_log
 from iot.processes import Stopped, end, spawn, until_stopped
 from iot.properties_file import handed_on
-from iot.settings import Kafka, UserError, reason
+from iot.settings import Kafka
 
 SENSORS = 50
 PRODUCER = Path(__file__).parents[2] / "iot_producer.py"
@@ -60,15 +61,11 @@ def demo_sensors(args: argparse.Namespace, kafka: Kafka, say: Callable[[str], No
     Raises:
         UserError: their log cannot be written.
     """
-    log = settings.LOG_DIR / "demo-producer.log"
+    # Another demo may run and write its own.
+    log, output = open_log(settings.LOG_DIR / "demo-producer.log")
     command = [sys.executable, str(PRODUCER), "--sensors", str(SENSORS), "--topic", args.topic]
     # This client needs less CPU at such a rate, and everything else starts at the same time.
     command += ["--bootstrap-servers", args.bootstrap_servers, "--client", "confluent-kafka"]
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        output = log.open("wb")
-    except OSError as error:
-        raise UserError(f"cannot write {log}: {reason(error)}; set IOT_LOG_DIR to another folder") from error
     with output, handed_on(kafka.properties) as (flags, descriptors):
         process = spawn(
             [*command, *flags], stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=descriptors

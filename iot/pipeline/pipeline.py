@@ -25,6 +25,7 @@ from iot.batches import BatchReport, Identity, Offsets
 from iot.kafka.alert_feed import AlertFeed
 from iot.kafka.offsets import end_offsets
 from iot.kafka.topic_guard import TopicGuard, TopicReplaced
+from iot.lease import LeaseLost
 from iot.pipeline.heartbeat import Heartbeat, PipelineStatus
 from iot.pipeline.job import FeedRun, Job, QueryRun, SparkGone
 from iot.results.model import STARTING, Batch
@@ -73,6 +74,7 @@ class Pipeline:
         *,
         say: Callable[[str], None],
         report_database: Callable[[str], None],
+        require_owner: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -80,7 +82,9 @@ class Pipeline:
             say: prints a line.
             report_database: called with why the database cannot be written, which it cannot report itself; with an
                 empty text once it can.
+            require_owner: raises ``LeaseLost`` if another process has taken over the checkpoints.
         """
+        self._require_owner = require_owner
         self._starting = starting
         self._store = store
         self._settings = settings
@@ -152,10 +156,14 @@ class Pipeline:
         if report.messages or report.rejected:
             self._require_same_topic()
         try:
+            self._require_owner()
             # The query's name serves as its id: checkpoint and database begin and end together.
             self._store.write_batch(Batch("windows", batch_id, windows, report), self._settings.rules, time.time())
         except StoreUnavailable as error:
             self._batch_lost = str(error)
+            raise
+        except LeaseLost as error:
+            self.over = str(error)
             raise
         self._batch_lost = None
         self.messages += report.messages

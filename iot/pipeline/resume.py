@@ -1,34 +1,92 @@
-"""Checks that checkpoints and database belong to the same run; otherwise both are reset."""
+"""Owns checkpoints and database; continues the run that both belong to, or begins one and sets earlier state aside."""
 
 from __future__ import annotations
 
-import shutil
+import glob
+import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from iot.batches import Identity, Offsets
+from iot.lease import Leases, this_process
 from iot.results.store import Store
-from iot.spark.checkpoints import CheckpointNotes, how_to_reset, read_notes, write_notes
+from iot.settings import UserError
+from iot.spark.checkpoints import (
+    KEPT,
+    CheckpointNotes,
+    how_to_reset,
+    is_empty,
+    lock,
+    read_notes,
+    set_aside,
+    write_notes,
+)
+
+# What to do where another process owns the state.
+OWN_STATE = "stop it, or give this one a --checkpoint-dir and a --database-url of its own"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the state is."""
+
+    folders: list[Path]
+    """Of the checkpoints, all in one folder."""
+    database: str
+    """The database's file; empty if it is not a file."""
+
+    @property
+    def checkpoint_dir(self) -> str:
+        return str(self.folders[0].parent.resolve())
+
+    @property
+    def reset(self) -> str:
+        """The command that resets checkpoints and database. One that is not a file is set aside without checkpoints."""
+        return how_to_reset(*self.folders, *([Path(self.database)] if self.database else []))
+
+
+@contextmanager
+def owned(
+    store: Store, place: Place, script: str, say: Callable[[str], None], stop: threading.Event
+) -> Iterator[Leases]:
+    """Make this process the only one that writes checkpoints and database, until the end of the block.
+
+    Raises:
+        InUse: another process owns one of them. Nothing was changed.
+        UserError: one of them cannot be written.
+    """
+    owner = this_process(script)
+    names = tuple(folder.name for folder in place.folders)
+    with (
+        lock(place.folders[0].parent, owner, OWN_STATE, checkpoints=names, say=say, stop=stop) as checkpoints,
+        store.own(owner, OWN_STATE, say, stop) as database,
+    ):
+        yield Leases(*checkpoints.leases, database)
 
 
 def resume(
-    store: Store, folders: list[Path], identity: Identity, database: str, start: Callable[[], Offsets]
+    store: Store, place: Place, identity: Identity, start: Callable[[], Offsets], now_s: float
 ) -> tuple[Offsets, str | None]:
     """Resume the run that checkpoints and database belong to, or begin a new one with both of them empty.
 
+    Nothing is deleted: where only a part of an earlier run is left, it is kept under another name.
+
     Args:
-        folders: of the checkpoints.
-        database: the database's file; empty if it is not a file.
+        store: of which this process is the owner.
         start: returns the offsets at which a new run begins.
+        now_s: names what is set aside.
 
     Returns:
-        The offsets at which the run begins or once began, and a line to print if an earlier state was reset.
+        The offsets at which the run begins or once began, and a line to print if an earlier state was set aside.
 
     Raises:
-        UserError: they are about another topic, or damaged.
+        UserError: they are about another topic, of several runs, or damaged.
     """
-    fix = how_to_reset_all(folders, database)
+    folders, fix = place.folders, place.reset
     notes = [read_notes(folder) for folder in folders]
     for folder, note in zip(folders, notes, strict=True):
         if note:
@@ -40,19 +98,69 @@ def resume(
     ids = {note.state_id for note in notes if note} | ({stored[1]} if stored else set())
     if len(ids) == 1 and stored and notes[0] and all(notes):
         return notes[0].start, None
-    state_id, offsets = uuid.uuid4().hex, start()
-    # The checkpoints go first: without any of them, the next start resets a database that is left.
+    _require_one_run(store, place, [note for note in notes if note], stored[1] if stored else None)
+    offsets = start()
+    older = _count_kept(place)
+    kept = _set_aside(store, folders, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s)))
+    state_id = uuid.uuid4().hex
+    store.reset(identity, state_id, place.checkpoint_dir)
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    store.reset(identity, state_id)
-    for folder in folders:
-        write_notes(folder, CheckpointNotes(identity, offsets, state_id))
-    if not ids:
+        write_notes(folder, CheckpointNotes(identity, offsets, state_id, store.name))
+    if not kept:
         return offsets, None
     found = [folder.name for folder, note in zip(folders, notes, strict=True) if note] + ["database"] * bool(stored)
-    return offsets, f"reset all state: only {' and '.join(found)} of an earlier run was there, or of several runs"
+    only = f"only {' and '.join(found)} of an earlier run was there" if found else "there was no complete earlier run"
+    line = f"a new run begins, because {only}; kept as {', '.join(kept)}"
+    return offsets, line + (f"; {older} kept earlier have .before- in their names too" if older else "")
 
 
-def how_to_reset_all(folders: list[Path], database: str) -> str:
-    """The command that resets checkpoints and database. A database that is not a file is reset without checkpoints."""
-    return how_to_reset(*folders, *([Path(database)] if database else []))
+def _require_one_run(store: Store, place: Place, notes: list[CheckpointNotes], stored_id: str | None) -> None:
+    """Check that checkpoints and database are not parts of different runs that are complete elsewhere.
+
+    Raises:
+        UserError: they are.
+    """
+    here = place.checkpoint_dir
+    # Only the checkpoints: the database may have the results of a run that goes on elsewhere.
+    fix = how_to_reset(*place.folders)
+    if len({note.state_id for note in notes} | ({stored_id} if stored_id else set())) > 1:
+        raise UserError(
+            f"the checkpoints in {here} and the database {store.name} are of different runs: "
+            f"choose a --checkpoint-dir and a --database-url that belong together, or two new ones; {fix}"
+        )
+    elsewhere = store.checkpoint_dir()
+    if stored_id and not notes and elsewhere and elsewhere != here and _has_notes(place, Path(elsewhere), stored_id):
+        raise UserError(
+            f"the database {store.name} belongs to the checkpoints in {elsewhere}: "
+            f"choose --checkpoint-dir {elsewhere}, or another --database-url"
+        )
+    for note in notes if not stored_id else []:
+        name = note.database
+        # Whether another server still has it cannot be seen from here.
+        if name and name != store.name and (not name.startswith("/") or Path(name).exists()):
+            url = f"sqlite:///{name}" if name.startswith("/") else name
+            raise UserError(
+                f"the checkpoints in {here} belong to the database {name}: "
+                f"choose --database-url {url}, or another --checkpoint-dir; {fix}"
+            )
+
+
+def _has_notes(place: Place, root: Path, state_id: str) -> bool:
+    found = [read_notes(root / folder.name) for folder in place.folders]
+    return any(note and note.state_id == state_id for note in found)
+
+
+def _count_kept(place: Place) -> int:
+    """How many folders and files of earlier runs are still kept under other names."""
+    paths = [*place.folders, *([Path(place.database)] if place.database else [])]
+    return sum(len([*path.resolve().parent.glob(f"{glob.escape(path.resolve().name)}{KEPT}*")]) for path in paths)
+
+
+def _set_aside(store: Store, folders: list[Path], stamp: str) -> list[str]:
+    """Keep what an earlier run left under other names; returns these, each with the command that removes it."""
+    # The database goes last: it alone can be there twice, and is then set aside again.
+    moved = [set_aside(folder, stamp) for folder in folders if not is_empty(folder)]
+    kept = [f"{path} (remove it with: {how_to_reset(path).removeprefix('to reset: ')})" for path in moved]
+    if store.has_counted():
+        kept.append(store.set_aside(stamp))
+    return kept

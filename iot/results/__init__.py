@@ -4,6 +4,7 @@ Other folders use:
     store: ``Store`` reads and writes a results database; the only way in.
     model: what ``Store`` takes and returns.
 
-Behind them, in reading order: ``tables`` (the schema), ``database`` (connections, transactions, upsert), ``writes`` and
-``queries`` (the statements), ``timeline`` (counts over the last day) and ``retention`` (what is deleted).
+Behind them, in reading order: ``tables`` (the schema), ``database`` (connections, transactions, upsert),
+``ownership`` (one process writes), ``writes`` and ``queries`` (the statements), ``timeline`` (counts over the last day)
+and ``retention`` (what is deleted).
 """

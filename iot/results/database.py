@@ -7,6 +7,7 @@ on disk before it returns, because Spark's checkpoint, written after it, must ne
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,8 +20,10 @@ from urllib.parse import quote
 from sqlalchemy import ARRAY, Connection, Engine, Table, bindparam, create_engine, event, exc, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import psycopg
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
+from iot.lease import Held, Lease, Owner, Protected
+from iot.results import ownership
 from iot.results.tables import escape_nul
 from iot.settings import UserError, reason
 
@@ -30,6 +33,8 @@ PRAGMAS = (
     "temp_store=MEMORY",
     "journal_size_limit=16777216",
 )
+# How every file of SQLite begins.
+SQLITE_MAGIC = b"SQLite format 3\0"
 # Maximum number of pages that one call of ``shrink`` frees.
 MAX_FREED_PAGES = 1_000
 
@@ -99,16 +104,45 @@ class Database:
         return engine
 
     def _postgresql(self, url: Any) -> Engine:
-        options = {"connect_timeout": 5, "options": f"-c lock_timeout={int(self._wait_s * 1000)}"}
+        self._url = url
+        options = _with_options(url, {"connect_timeout": 5, "options": f"-c lock_timeout={int(self._wait_s * 1000)}"})
         try:
             return create_engine(url, connect_args=options, pool_pre_ping=True, max_overflow=20)
         except ImportError as error:
             fix = "pip install 'psycopg[binary]'"
             raise UserError(f"the PostgreSQL driver is not installed ({reason(error)}): {fix}") from error
 
+    @property
+    def is_sqlite(self) -> bool:
+        return self._path is not None
+
     def close(self) -> None:
         """Close all connections."""
         self._writer.dispose()
+
+    def lease(self, owner: Owner, protected: Protected, say: Callable[[str], None], stop: threading.Event) -> Held:
+        """Make ``owner`` the only process that writes; see ``Store.own``."""
+        if self._path is None:
+            args = _with_options(self._url, ownership.connect_args(owner))
+            engine = create_engine(self._url, connect_args=args, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+            with self._own_errors():
+                return ownership.AdvisoryLock(engine, owner, protected)
+        # SQLite, too, keeps its log beside the file that a symbolic link leads to.
+        file = self._path.resolve()
+        lock = file.with_name(f"{file.name}.lock")
+        try:
+            names = _hard_links(file)
+            for other in names:
+                # Raises InUse if an application has the file by that name.
+                Lease(other.with_name(f"{other.name}.lock"), owner, protected, say=say, stop=stop).close()
+            if names or (file.exists() and file.stat().st_nlink > 1):
+                raise UserError(
+                    f"{file} has another name (a hard link), and SQLite damages a file that is used by two names: "
+                    f"remove the other name, or choose another --checkpoint-dir and --database-url"
+                )
+            return Lease(lock, owner, protected, say=say, stop=stop)
+        except OSError as error:
+            raise UserError(_cannot_write(lock, reason(error))) from error
 
     def exists(self) -> bool:
         """Return whether the file exists and is not empty; always true for PostgreSQL.
@@ -146,8 +180,7 @@ class Database:
             self._path.touch()
             self.exists()
         except OSError as error:
-            fix = "choose another file with --database-url"
-            raise UserError(f"cannot write {self.name}: {reason(error)}; {fix}") from error
+            raise UserError(_cannot_write(Path(self.name), reason(error))) from error
         with self._own_errors():
             connection = self._writer.raw_connection()
             try:
@@ -156,6 +189,31 @@ class Database:
                     connection.cursor().execute(f"PRAGMA {pragma}")
             finally:
                 connection.close()
+
+    def copy_aside(self, suffix: str) -> Path:
+        """Copy the file of SQLite to a new name beside it, completely or not at all.
+
+        Raises: as ``writing``.
+        """
+        assert self._path
+        real = self._path.resolve()
+        copy = _unused(real.with_name(f"{real.name}.{suffix}"))
+        part = copy.with_name(f"{copy.name}.part")
+        with self._writing, self._own_errors():
+            raw: Any = self._writer.raw_connection()
+            try:
+                target = sqlite3.connect(part)
+                try:
+                    raw.driver_connection.backup(target)
+                finally:
+                    target.close()
+                part.rename(copy)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+            finally:
+                raw.close()
+        return copy
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -216,8 +274,12 @@ class Database:
             raise StoreUnavailable(f"cannot use {self.name}: all connections are busy, try again") from error
         except exc.DatabaseError as error:
             why = reason(error.orig or error)
+            if self._path and type(error) is exc.DatabaseError and not _is_sqlite(self._path):
+                # It may be any file of the user.
+                fix = "choose another with --database-url"
+                raise UserError(f"{self.name} is not an SQLite database, or its beginning is damaged; {fix}") from error
             if self._path and type(error) is exc.DatabaseError:
-                raise UserError(f"{self.name} is damaged ({why}); to reset it: rm {self.name}") from error
+                raise UserError(f"{self.name} is damaged ({why}); to reset it: rm {shlex.quote(self.name)}") from error
             if isinstance(error, exc.ProgrammingError) and not self._path:
                 raise UserError(f"cannot use {self.name}: {why}") from error
             raise
@@ -229,8 +291,40 @@ class Database:
             return f"no room for {self.name} ({why}): free some space"
         # Another user's file or folder, or a read-only file system.
         if self._path and ("readonly" in why or "unable to open" in why):
-            return f"cannot write {self.name} ({why}): choose another file with --database-url"
+            return _cannot_write(Path(self.name), why)
         return f"cannot use {self.name}: {why}"
+
+
+def _hard_links(file: Path) -> list[Path]:
+    """Return the other names of a file in its folder."""
+    if not file.exists() or file.stat().st_nlink == 1:
+        return []
+    return [other for other in file.parent.iterdir() if other != file and other.exists() and other.samefile(file)]
+
+
+def _unused(path: Path) -> Path:
+    """Return the path, or with a number behind it if it exists."""
+    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 1_000)))
+    return next(name for name in names if not name.exists())
+
+
+def _with_options(url: Any, args: dict[str, Any]) -> dict[str, Any]:
+    """Add the options of the URL, such as ``-c search_path=NAME``, which arguments would replace."""
+    given = url.query.get("options", "")
+    of_url = given if isinstance(given, str) else " ".join(given)
+    return args | {"options": f"{of_url} {args['options']}".strip()}
+
+
+def _cannot_write(file: Path, why: str) -> str:
+    return f"cannot write {file}: {why}; choose another file with --database-url"
+
+
+def _is_sqlite(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+    except OSError:
+        return False
 
 
 Update = Callable[[Any, Any], dict[str, Any]]

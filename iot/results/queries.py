@@ -37,6 +37,8 @@ class KeyValues(msgspec.Struct):
     recent: list[tuple[float, int]] = []
     """(time, number of readings) of the batches of the last ``RATE_S`` seconds."""
     status: Status | None = None
+    checkpoint_dir: str = ""
+    """The folder of the checkpoints that belong to these results; empty in results of an earlier version."""
 
 
 _decode_key_values = msgspec.json.Decoder(KeyValues).decode

@@ -6,16 +6,19 @@ bounded: old windows and alerts are deleted, and every table has a maximum numbe
 
 from __future__ import annotations
 
+import shlex
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, inspect, select
+from sqlalchemy import Connection, Row, delete, exc, insert, inspect, select, text
 
 from iot.alerts import Alert, Delivered, Rules
 from iot.batches import Identity, Offsets
-from iot.results import retention, timeline
+from iot.lease import Held, LeaseLost, Owner, Protected
+from iot.results import ownership, retention, timeline
 from iot.results.database import Database, StoreUnavailable
 from iot.results.model import Batch, State, Status, Window
 from iot.results.queries import RATE_S, read_alerts, read_key_values, read_state, read_windows
@@ -28,7 +31,7 @@ from iot.results.writes import (
     upsert_latest,
     upsert_windows,
 )
-from iot.settings import UserError
+from iot.settings import UserError, reason
 
 DATABASE_URL = "sqlite:////tmp/dashboard-results.db"
 # How long to wait for a lock that another process holds.
@@ -61,12 +64,51 @@ class Store:
         self.name = self._database.name
         # The generation of the database whose tables were checked.
         self._checked_generation: int | None = None
+        self._owner: Owner | None = None
+        self._protected = Protected(f"the results database {self.name}", "stop it")
+        self._lease: Held | None = None
 
     def close(self) -> None:
         """Close all connections."""
         self._database.close()
 
     # Used by the processing.
+
+    @contextmanager
+    def own(
+        self,
+        owner: Owner,
+        fix: str,
+        say: Callable[[str], None] = lambda _: None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[Held]:
+        """Make this process the only one that writes the database, until the end of the block.
+
+        From then on, everything that writes raises ``LeaseLost`` if another process has taken over.
+
+        Args:
+            fix: What to do if another process owns it, for the message.
+            say: Prints a line.
+            stop: Ends the wait for the end of an owner on another machine.
+
+        Raises:
+            InUse: Another process owns it. Nothing was changed.
+
+        Raises: see ``Store``.
+        """
+        self._protected = self._protected._replace(fix=fix)
+        self._lease = self._database.lease(owner, self._protected, say, stop or threading.Event())
+        try:
+            with self._reading() as opened:
+                has_results = opened is not None
+            self._owner = owner
+            if has_results:
+                with self._database.writing() as connection:
+                    connection.execute(select(summary).with_for_update()).one()
+                    put_key_values(connection, owner=owner)
+            yield self._lease
+        finally:
+            self._lease.close()
 
     def identity(self) -> tuple[Identity, str] | None:
         """Return the topic that the results are about and their state id; None if there are no results yet.
@@ -79,24 +121,81 @@ class Store:
             _, current = opened
             return Identity(current.topic, current.topic_id), current.state_id
 
-    def reset(self, identity: Identity, state_id: str) -> None:
+    def checkpoint_dir(self) -> str:
+        """Return the folder of the checkpoints that belong to the results, as ``reset`` was told; empty if unknown.
+
+        Raises: see ``Store``.
+        """
+        with self._reading() as opened:
+            return read_key_values(opened[0]).checkpoint_dir if opened else ""
+
+    def has_counted(self) -> bool:
+        """Return whether there is anything that a reset would delete.
+
+        Raises: see ``Store``.
+        """
+        with self._reading() as opened:
+            return bool(opened and (opened[1].messages or opened[1].rejected or opened[1].total_alerts))
+
+    def set_aside(self, stamp: str) -> str:
+        """Keep all results under another name. In SQLite they are also still here, for ``reset`` to delete.
+
+        Args:
+            stamp: Distinguishes the name from others, such as a date.
+
+        Returns:
+            Where they are, and the command that removes them.
+
+        Raises: see ``Store``.
+        """
+        self._require_lease()
+        if self._database.is_sqlite:
+            copy = self._database.copy_aside(f"before-{stamp}")
+            return f"{copy} (remove it with: rm {shlex.quote(str(copy))})"
+        with self._database.writing() as connection:
+            self._require_owner(connection)
+            names = metadata.tables.keys()
+            quote = connection.dialect.identifier_preparer.quote_identifier
+            schema = connection.scalar(text(f"SELECT {ownership.SCHEMA_NAME}"))
+            aside = quote(f"{schema}_before_{stamp}".lower())
+            try:
+                connection.exec_driver_sql(f"CREATE SCHEMA {aside}")
+                for name in names:
+                    connection.exec_driver_sql(f"ALTER TABLE {quote(schema)}.{quote(name)} SET SCHEMA {aside}")
+            except exc.ProgrammingError as error:
+                drop = f"psql {shlex.quote(self.name)} -c 'DROP TABLE {', '.join(names)}'"
+                why = reason(error.orig or error)
+                raise UserError(
+                    f"cannot set the results in {self.name} aside ({why}); to delete them: {drop}"
+                ) from error
+            remove = f"psql {shlex.quote(self.name)} -c 'DROP SCHEMA {aside} CASCADE'"
+        self._checked_generation = None
+        return f"the schema {aside} (remove it with: {remove})"
+
+    def reset(self, identity: Identity, state_id: str, checkpoint_dir: str = "") -> None:
         """Create the file and the tables if they are missing, and delete all results.
 
         Args:
             identity: The topic that the new results are about.
             state_id: Ties the results to the checkpoints of the same run.
+            checkpoint_dir: The folder of those checkpoints.
 
         Raises: see ``Store``.
         """
+        self._require_lease()
         self._database.create()
         with self._database.writing() as connection:
             version = 0
             if self._has_results(connection):
+                self._require_owner(connection)
                 version = connection.scalar(select(summary.c.version).with_for_update()) or 0
                 for table in metadata.sorted_tables:
                     connection.execute(delete(table))
             else:
                 metadata.create_all(connection)
+            put_key_values(connection, checkpoint_dir=checkpoint_dir)
+            if self._owner:
+                put_key_values(connection, owner=self._owner)
             zeros = dict.fromkeys(("messages", "rejected", "late", "total_alerts", "alerts_from_ms"), 0)
             connection.execute(
                 insert(summary).values(
@@ -296,9 +395,28 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[Connection, Row[Any]]]:
-        """A transaction that writes, with the summary row, which it has locked."""
+        """A transaction that writes, with the summary row, which it has locked.
+
+        Raises:
+            LeaseLost: This process owned the database, and another one has taken over.
+        """
+        self._require_lease()
         with self._database.writing() as connection:
-            yield connection, connection.execute(select(summary).with_for_update()).one()
+            current = connection.execute(select(summary).with_for_update()).one()
+            self._require_owner(connection)
+            yield connection, current
+
+    def _require_lease(self) -> None:
+        if self._lease:
+            self._lease.require()
+
+    def _require_owner(self, connection: Connection) -> None:
+        if self._owner and self._lease:
+            try:
+                ownership.require_owner(connection, self._owner, self._protected)
+            except LeaseLost as error:
+                self._lease.lose(error)
+                raise
 
     def _has_results(self, connection: Connection) -> bool:
         """Return whether our tables exist; False if the database is empty.
@@ -311,6 +429,9 @@ class Store:
         if summary.name in found:
             if connection.scalar(select(summary.c.schema_version)) != SCHEMA_VERSION:
                 raise UserError(f"{self.name} was written by another version of this program; {fix}")
+            return True
+        if not self._database.is_sqlite and connection.scalar(text("SELECT to_regclass('iot_results')")) is not None:
+            # The tables are in a later schema of the search path.
             return True
         if found & metadata.tables.keys() or (found and connection.dialect.name == "sqlite"):
             raise UserError(f"{self.name} is the database of another program; {fix}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
+import shlex
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
 from iot.batches import Identity, Offsets
+from iot.lease import Lease, Leases, Owner, Protected
 from iot.settings import UserError, reason
 
 CHECKPOINT_ROOT = Path("/tmp")
 NOTES = "iot-notes.json"
+# What is added to the name of state that is set aside, with a date.
+KEPT = ".before-"
 
 
 class CheckpointNotes(msgspec.Struct):
@@ -24,6 +28,8 @@ class CheckpointNotes(msgspec.Struct):
     """The offset at which reading began, by partition of the topic."""
     state_id: str = ""
     """Ties a checkpoint to the database that has its results."""
+    database: str = ""
+    """The name of that database; empty in notes of an earlier version."""
 
 
 def read_notes(checkpoint: Path) -> CheckpointNotes | None:
@@ -38,7 +44,10 @@ def read_notes(checkpoint: Path) -> CheckpointNotes | None:
         if (checkpoint / "offsets").exists():
             raise UserError(f"{checkpoint} is a checkpoint of another program; {how_to_reset(checkpoint)}") from None
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except OSError as error:
+        fix = "choose another folder with --checkpoint-dir"
+        raise UserError(f"cannot read {checkpoint / NOTES}: {reason(error)}; {fix}") from error
+    except msgspec.DecodeError as error:
         raise UserError(f"cannot read {checkpoint / NOTES}: {reason(error)}; {how_to_reset(checkpoint)}") from error
 
 
@@ -59,34 +68,103 @@ def write_notes(checkpoint: Path, notes: CheckpointNotes) -> None:
         ) from error
 
 
-def how_to_reset(*paths: Path) -> str:
-    """The command that removes this state, for messages."""
-    return f"to reset: rm -r {' '.join(map(str, paths))}"
-
-
-def lock(root: Path, name: str) -> IO[str]:
-    """Lock the state below ``root`` for the script ``name``, until the returned file is closed.
+def is_empty(checkpoint: Path) -> bool:
+    """Whether a folder holds nothing but perhaps notes, or does not exist.
 
     Raises:
-        UserError: another process has it, or the folder cannot be written.
+        UserError: the folder cannot be read.
     """
-    path = root / f"{name}.lock"
+    try:
+        return not {file.name for file in checkpoint.iterdir()} - {NOTES, f"{NOTES}.new"}
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        fix = "choose another folder with --checkpoint-dir"
+        raise UserError(f"cannot read {checkpoint}: {reason(error)}; {fix}") from error
+
+
+def set_aside(checkpoint: Path, stamp: str) -> Path:
+    """Rename the folder of a checkpoint; behind a symbolic link, the folder that it leads to.
+
+    Args:
+        stamp: distinguishes the new name from others, such as a date.
+
+    Returns:
+        The new path.
+
+    Raises:
+        UserError: it cannot be renamed.
+    """
+    real = checkpoint.resolve()
+    aside, number = real.with_name(f"{real.name}{KEPT}{stamp}"), 1
+    while aside.exists():
+        number += 1
+        aside = real.with_name(f"{real.name}{KEPT}{stamp}-{number}")
+    try:
+        real.rename(aside)
+        # A symbolic link must lead to a folder.
+        real.mkdir()
+    except OSError as error:
+        raise UserError(f"cannot rename {real}: {reason(error)}; {how_to_reset(checkpoint)}") from error
+    return aside
+
+
+def how_to_reset(*paths: Path) -> str:
+    """The command that removes this state, for messages."""
+    return f"to reset: rm -r {shlex.join(map(str, paths))}"
+
+
+@contextmanager
+def lock(
+    root: Path,
+    owner: Owner,
+    fix: str,
+    *,
+    checkpoints: tuple[str, ...] = (),
+    say: Callable[[str], None] = lambda _: None,
+    stop: threading.Event | None = None,
+) -> Iterator[Leases]:
+    """Make this process the only one that writes the checkpoints below ``root``, until the end of the block.
+
+    Args:
+        fix: what to do if another process owns them.
+        checkpoints: their names. One that is a link to a folder elsewhere is locked there too.
+        say: prints a line.
+        stop: ends the wait for the end of an owner on another machine.
+
+    Raises:
+        InUse: another process owns them.
+        UserError: the folder cannot be written.
+    """
+    is_new = not root.exists()
+    try:
+        with ExitStack() as stack:
+            leases = [
+                stack.enter_context(_lease(folder, owner, Protected(f"the checkpoint folder {folder}", fix), say, stop))
+                for folder in _folders(root, checkpoints)
+            ]
+            yield Leases(*leases)
+    finally:
+        if is_new:
+            # A process that was refused leaves nothing behind. A folder that is not empty stays.
+            with suppress(OSError):
+                root.rmdir()
+
+
+def _folders(root: Path, checkpoints: tuple[str, ...]) -> list[Path]:
+    """The folders with locks; sorted, so that two processes never wait for each other."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+        return sorted({root.resolve(), *((root / name).resolve().parent for name in checkpoints)})
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot write {root}: {reason(error)}; choose another folder with --checkpoint-dir") from error
+
+
+def _lease(
+    folder: Path, owner: Owner, protected: Protected, say: Callable[[str], None], stop: threading.Event | None
+) -> Lease:
+    path = folder / f"{owner.script}.lock"
+    try:
+        return Lease(path, owner, protected, say=say, stop=stop)
     except OSError as error:
         raise UserError(f"cannot write {path}: {reason(error)}; choose another folder with --checkpoint-dir") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read().strip()
-        file.close()
-        raise UserError(
-            f"{name} is already running with its state in {root} (process {owner}): "
-            "stop it, or choose another folder with --checkpoint-dir"
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file

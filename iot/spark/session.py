@@ -19,6 +19,7 @@ from iot.java import flags
 from iot.java.class_archives import jvm_flags
 from iot.java.jars import class_path, jars, read_lock
 from iot.java.runtime import find_java
+from iot.logs import open_log
 from iot.processes import Stopped, require_not_stopped
 from iot.settings import UserError, reason
 from iot.spark.errors import explain
@@ -93,9 +94,22 @@ LOCAL_CONFIG = {
 }
 
 
+# By the path of a log: the log that this process has in its place, and the file for what Spark's JVM prints.
+_logs: dict[Path, tuple[Path, IO[bytes]]] = {}
+
+
 def log_file(name: str) -> Path:
-    """Spark's log file for the script of that name."""
-    return settings.LOG_DIR / f"{name}.log"
+    """Spark's log file for the script of that name, which no other process writes.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    default = settings.LOG_DIR / f"{name}.log"
+    if default not in _logs:
+        # The JVM keeps this file reserved until it ends, and with it the log of the same name.
+        printed, output = open_log(default.with_suffix(".out"))
+        _logs[default] = printed.with_suffix(".log"), output
+    return _logs[default][0]
 
 
 def start(name: str, master: str, config: dict[str, str] | None = None) -> SparkSession:
@@ -168,10 +182,11 @@ def _open_log(log: Path) -> tuple[Path, IO[bytes]]:
         UserError: the folder cannot be written.
     """
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
         log4j = log.with_suffix(".log4j2.properties")
         log4j.write_text(LOG4J.format(log=_plain(log)))
-        return log4j, log.with_suffix(".out").open("wb")
+        reserved = next(output for used, output in _logs.values() if used == log)
+        # It is closed if this process starts Spark for a second time.
+        return log4j, log.with_suffix(".out").open("ab") if reserved.closed else reserved
     except OSError as error:
         raise UserError(f"cannot write {log}: {reason(error)}; set IOT_LOG_DIR to another folder") from error
 

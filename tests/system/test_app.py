@@ -12,7 +12,6 @@ import time
 import pytest
 
 from iot.broker.broker import find_free_port
-from iot.spark.checkpoints import lock
 from tests.support import oracle
 from tests.support.app import App, require_exact
 from tests.support.scripts import command_line, descendants
@@ -51,15 +50,6 @@ def test_the_api_equals_the_reference_also_after_a_kill(app, broker, topic, even
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 1
         assert "error: Spark ended" in process.stdout.read()
-
-
-def test_a_second_app_with_the_same_state_ends_with_an_error(app, tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    with lock(tmp_path / "checkpoints", "iot_streaming_app"), app.running() as process:
-        assert process.wait(60) == 1
-        said = process.stdout.read()
-    assert said.startswith("error: iot_streaming_app is already running with its state in ")
-    assert said.count("\n") == 1
 
 
 def test_without_a_broker_the_error_names_its_address(app):

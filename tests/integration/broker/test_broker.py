@@ -147,6 +147,14 @@ def test_an_unusable_folder_is_an_error(tmp_path):
     assert re.fullmatch(rf"error: cannot use the data folder {tmp_path}/file/data: .*; .* --data-dir\n", ran.stderr)
 
 
+@pytest.mark.parametrize("name", ["server.properties", "kafka", "broker.log"])
+def test_files_of_another_program_are_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=rf"{tmp_path}/{name} is of another program.* another folder with --data-dir"):
+        Broker(find_free_port(), tmp_path).start()
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "mine")]
+
+
 def test_the_folder_of_another_broker_is_an_error(broker):
     ran = run("--port", find_free_port(), "--data-dir", broker.data_dir)
     assert ran.returncode == 1

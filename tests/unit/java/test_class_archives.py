@@ -76,11 +76,14 @@ def test_what_is_long_unused_is_removed(java, folder):
     old.touch()
     interrupted = folder / "new-of-another-time"
     (interrupted / "broker").mkdir(parents=True)
-    for path in (old, interrupted):
+    not_ours = folder / "notes.txt"
+    not_ours.touch()
+    for path in (old, interrupted, not_ours):
         os.utime(path, (0, 0))
     class_archives.prepare(lambda _: None)
     assert not old.exists()
     assert not interrupted.exists()
+    assert not_ours.exists()
     assert class_archives.archive("kafka").exists()
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from iot.batches import Identity
+from iot.lease import InUse, this_process
 from iot.settings import UserError
 from iot.spark import checkpoints
-from iot.spark.checkpoints import CheckpointNotes, lock, read_notes, write_notes
+from iot.spark.checkpoints import CheckpointNotes, is_empty, lock, read_notes, set_aside, write_notes
 
 OURS = Identity("iot-sensors", "topic-id")
 
@@ -45,7 +46,50 @@ def test_another_topic_is_refused(found, why):
         OURS.require(found, "the checkpoint", "reset it")
 
 
+def test_notes_that_cannot_be_read_are_not_called_damaged(tmp_path):
+    (tmp_path / checkpoints.NOTES).mkdir()
+    with pytest.raises(UserError, match=r"cannot read .*iot-notes\.json: .*; choose another folder with") as no:
+        read_notes(tmp_path)
+    assert "rm " not in str(no.value)
+
+
 def test_only_one_process_uses_the_state(tmp_path):
-    with lock(tmp_path, "script"), pytest.raises(UserError, match=r"is already running .*\(process \d+\)"):
-        lock(tmp_path, "script")
-    lock(tmp_path, "script").close()
+    root = tmp_path / "new"
+    with lock(root, this_process("script"), "stop it") as leases:
+        with (
+            pytest.raises(InUse, match=rf"the checkpoint folder {root} is in use by script on .*: stop it"),
+            lock(root, this_process("script"), "stop it"),
+        ):
+            pytest.fail("both run")
+        leases.require()
+        # Each script has checkpoints of its own.
+        with lock(root, this_process("another script"), "stop it"):
+            assert len(list(root.iterdir())) == 2
+    # It left nothing behind.
+    assert not root.exists()
+
+
+def test_a_checkpoint_that_is_a_link_is_locked_where_it_leads_to(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "windows").symlink_to(tmp_path / "shared" / "windows")
+    (tmp_path / "shared").mkdir()
+    with (
+        lock(tmp_path / "one", this_process("script"), "fix", checkpoints=("windows",)),
+        pytest.raises(InUse, match=rf"the checkpoint folder {tmp_path}/shared is in use"),
+        lock(tmp_path / "two", this_process("script"), "fix", checkpoints=("windows",)),
+    ):
+        pytest.fail("both run")
+
+
+def test_a_folder_that_is_set_aside_keeps_its_files_and_leaves_an_empty_one(tmp_path):
+    for number in range(2):
+        folder = tmp_path / "a b"
+        folder.mkdir(exist_ok=True)
+        assert is_empty(folder)
+        (folder / "offsets").write_text(str(number))
+        assert not is_empty(folder)
+        set_aside(folder, "now")
+        assert is_empty(folder)
+    assert (tmp_path / "a b.before-now" / "offsets").read_text() == "0"
+    assert (tmp_path / "a b.before-now-2" / "offsets").read_text() == "1"
