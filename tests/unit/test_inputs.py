@@ -62,10 +62,10 @@ def at_once(content: bytes) -> Callable[[int], None]:
     return write
 
 
-MEMBERS = gzip.compress(LINES[:100]) + gzip.compress(b"") + gzip.compress(LINES[100:])
+MEMBERS = gzip.compress(LINES[:100], mtime=0) + gzip.compress(b"", mtime=0) + gzip.compress(LINES[100:], mtime=0)
 
 
-@pytest.mark.parametrize("write", [in_pieces, at_once(LINES), at_once(gzip.compress(LINES)), at_once(MEMBERS)])
+@pytest.mark.parametrize("write", [in_pieces, at_once(LINES), at_once(gzip.compress(LINES, mtime=0)), at_once(MEMBERS)])
 @pytest.mark.parametrize("path", ["/dev/fd/{}", "/proc/self/fd/{}"])
 def test_a_pipe_is_read_completely(write, path):
     reader, thread = fed(write)
@@ -90,7 +90,7 @@ def test_a_fifo_is_read_completely_although_its_writer_comes_later(tmp_path):
     assert found == [LINES]
 
 
-@pytest.mark.parametrize("packed", [LINES, gzip.compress(LINES), MEMBERS, MEMBERS + b"\0" * 500])
+@pytest.mark.parametrize("packed", [LINES, gzip.compress(LINES, mtime=0), MEMBERS, MEMBERS + b"\0" * 500])
 @pytest.mark.parametrize("name", ["plain", "wrong.gz", "ü b'\"\N{SNOWMAN}.jsonl"])
 def test_a_file_is_recognised_by_its_content_not_by_its_name(packed, name, tmp_path):
     path = tmp_path / name
@@ -144,7 +144,7 @@ def test_a_terminal_is_an_input_until_its_end():
 
 def test_an_empty_input_has_an_empty_head(tmp_path):
     (tmp_path / "empty").touch()
-    (tmp_path / "empty.gz").write_bytes(gzip.compress(b""))
+    (tmp_path / "empty.gz").write_bytes(gzip.compress(b"", mtime=0))
     for path in (tmp_path / "empty", tmp_path / "empty.gz", Path(os.devnull)):
         with Input(path) as opened:
             assert (opened.head, opened.stream.read()) == (b"", b"")
@@ -167,7 +167,7 @@ def zipped() -> bytes:
         (b"\x28\xb5\x2f\xfd\x24\x00\x01\x00\x00", "compressed with zstd: put `zstd -dc "),
         (b"\x04\x22\x4d\x18\x64\x40\xa7", "compressed with lz4: put `lz4 -dc "),
         (zipped(), "a zip archive: put `unzip -p "),
-        (gzip.compress(b"readings.csv".ljust(257, b"\0") + b"ustar\0"), "a tar archive: put `tar -xOf "),
+        (gzip.compress(b"readings.csv".ljust(257, b"\0") + b"ustar\0", mtime=0), "a tar archive: put `tar -xOf "),
     ],
 )
 def test_other_formats_are_named_with_the_command_that_unpacks_them(packed, says, tmp_path):
@@ -187,11 +187,11 @@ def test_other_formats_are_named_with_the_command_that_unpacks_them(packed, says
 @pytest.mark.parametrize(
     ("packed", "says", "readable"),
     [
-        (gzip.compress(LINES)[:-9], "to its end: the gzip data is cut off", 60_000),
-        (gzip.compress(LINES)[:400], "to its end: the gzip data is cut off", 0),
+        (gzip.compress(LINES, mtime=0)[:-9], "to its end: the gzip data is cut off", 60_000),
+        (gzip.compress(LINES, mtime=0)[:400], "to its end: the gzip data is cut off", 0),
         (GZIP, "to its end: the gzip data is cut off", 0),
-        (gzip.compress(LINES)[:-8] + b"\0" * 8, "to its end: the gzip data is damaged", 60_000),
-        (gzip.compress(LINES) + b"rest", "to its end: the gzip data is damaged", 60_000),
+        (gzip.compress(LINES, mtime=0)[:-8] + b"\0" * 8, "to its end: the gzip data is damaged", 60_000),
+        (gzip.compress(LINES, mtime=0) + b"rest", "to its end: the gzip data is damaged", 60_000),
         (GZIP + b"\x08" + b"\xff" * 900, "to its end: the gzip data is ", 0),
     ],
 )

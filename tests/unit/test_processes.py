@@ -131,7 +131,10 @@ def test_a_closed_terminal_is_a_stop_and_not_an_error(tmp_path):
         os.chdir(tmp_path)
         os.environ["PYTHONPATH"] = str(ROOT)
         os.execv(sys.executable, [sys.executable, "-c", text])
-    assert os.read(terminal, 100) == b"ready\r\n"
+    said = b""
+    while not said.endswith(b"\n"):
+        said += os.read(terminal, 100)
+    assert said == b"ready\r\n"
     os.close(terminal)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from iot.broker.broker import find_free_port
-from iot.settings import UserError
+from iot.settings import Kafka, UserError
 from iot.web import child as child_module
 from iot.web.child import WebChild
 from iot.web.listening import listen
@@ -131,7 +131,7 @@ def test_the_child_serves_on_the_socket_and_is_recognised(tmp_path, monkeypatch,
     monkeypatch.setenv("LISTEN_PID", "1")
     port = find_free_port()
     listening = listen("127.0.0.1", port)
-    with WebChild(flags(port, tmp_path), listening) as page:
+    with WebChild(flags(port, tmp_path), Kafka("127.0.0.1:1"), listening) as page:
         assert page.await_answer(threading.Event())
         assert listening.fileno() == -1, "only the child has it"
         page._process.kill()
@@ -145,7 +145,7 @@ def test_the_child_serves_on_the_socket_and_is_recognised(tmp_path, monkeypatch,
 def test_another_program_at_the_address_is_not_the_page(tmp_path, monkeypatch, stranger):
     monkeypatch.setattr(child_module, "START_S", 1.0)
     listening = listen("127.0.0.1", find_free_port())
-    with WebChild(flags(listening.getsockname()[1], tmp_path), listening) as page:
+    with WebChild(flags(listening.getsockname()[1], tmp_path), Kafka("127.0.0.1:1"), listening) as page:
         page.url = f"http://127.0.0.1:{stranger}"
         with pytest.raises(
             UserError, match=r"is not reached: another program answers at .*; choose another with --port"
@@ -157,5 +157,5 @@ def test_a_stop_ends_the_wait_for_the_page(tmp_path):
     listening = listen("127.0.0.1", find_free_port())
     stop = threading.Event()
     stop.set()
-    with WebChild(flags(listening.getsockname()[1], tmp_path), listening) as page:
+    with WebChild(flags(listening.getsockname()[1], tmp_path), Kafka("127.0.0.1:1"), listening) as page:
         assert not page.await_answer(stop)

@@ -92,14 +92,21 @@ def reference(timed: list[Timed]) -> tuple[dict[tuple[int, str, str], int], int]
 
 
 def parts_of(timed: list[Timed], cuts: list[int], behind: int) -> Iterator[list[Timed]]:
-    """Cut the messages into batches. In the partition ``behind``, very late readings may move to the next batch."""
+    """Cut the messages into batches. In the partition ``behind``, very late readings may move to the next batch.
+
+    Only those move that were written after a much newer reading: any other may be the newest one of those that stay.
+    """
     bounds = sorted({0, *(min(cut, len(timed)) for cut in cuts), len(timed)})
     held: list[Timed] = []
     for first, last in itertools.pairwise(bounds):
         part, held = held + timed[first:last], []
         of_partition = [one for one in part if one.sent.partition == behind]
-        newest_us = max((one.time_us for one in part if one.sent.partition != behind), default=-(10**18))
-        while of_partition and last < len(timed) and of_partition[-1].time_us < newest_us - 40_000_000:
+        others = [one for one in part if one.sent.partition != behind]
+        while of_partition and last < len(timed):
+            moved = of_partition[-1]
+            before = (one.time_us for one in others if one.sent.arrived_ms < moved.sent.arrived_ms)
+            if moved.time_us >= max(before, default=-(10**18)) - 40_000_000:
+                break
             held.insert(0, of_partition.pop())
         yield [one for one in part if one not in held]
     yield held
