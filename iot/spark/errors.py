@@ -118,7 +118,7 @@ KNOWN = (
         "Kafka refuses Spark: check --kafka-config, and that this machine has the files that it names",
     ),
     Known(
-        r"\[KAFKA_DATA_LOSS|some data may have been (lost|missed)|\bOffsetOutOfRangeException",
+        r"(?i)\[KAFKA_DATA_LOSS|some data may have been (lost|missed)|\bOffsetOutOfRangeException",
         "messages expired in Kafka before they were read, or the topic was deleted and made again",
         _of_this_checkpoint,
     ),

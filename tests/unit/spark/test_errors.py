@@ -150,7 +150,8 @@ def test_what_only_looks_like_damage_never_gets_the_command_that_deletes(message
 @pytest.mark.parametrize(
     "message",
     [
-        "[KAFKA_DATA_LOSS.ADDED_PARTITION_DOES_NOT_START_FROM_OFFSET_ZERO] Some data may have been lost",
+        "[KAFKA_DATA_LOSS.ADDED_PARTITION_DOES_NOT_START_FROM_OFFSET_ZERO] x",
+        "Some data may have been lost because they are not available in Kafka any more; either the data was aged out",
         "Partition iot-sensors-0's offset was changed from 500 to 0, some data may have been missed.",
         "org.apache.kafka.clients.consumer.OffsetOutOfRangeException: Fetch position is out of range",
         "[STATE_STORE_VALUE_SCHEMA_NOT_COMPATIBLE] Provided value schema does not match existing state value schema",
