@@ -15,7 +15,7 @@ from iot.kafka.client_config import confluent_config
 from iot.settings import Kafka, UserError
 
 # How long a server may take to say which brokers there are.
-METADATA_S = 2.0
+METADATA_S = 3.0
 FIX = "set advertised.listeners of that broker to an address that is reached from here"
 
 
@@ -120,12 +120,15 @@ def _is_loopback(address: Address) -> bool:
 
 
 def outage(kafka: Kafka) -> str:
-    """Return the address at which Kafka cannot be reached and why; empty if none is found."""
+    """Return the address at which Kafka cannot be reached and why; empty if none is found.
+
+    The text follows the addresses that were dialled, so it does not repeat a single one.
+    """
     servers = dial.servers_to_dial(kafka.bootstrap_servers)
     found = dial.dial(servers)
     reached = [server for server in servers if not found[server]]
     if not reached:
-        return dial.text(found)
+        return dial.text(found) if len(found) > 1 else f"it {found[servers[0]]}"
     for cluster in dial.in_parallel(lambda each: ask(kafka, each), reached, METADATA_S).values():
         if cluster and (lines := failures(kafka, reached, cluster)):
             return one_line(lines)

@@ -205,7 +205,8 @@ def test_reports_an_outage_of_kafka_once_and_continues_after_it(tmp_path, topic,
         send(servers, "iot-sensors", [temperature(100.0)])
         eventually(lambda: ran.values() == [100.0])
         os.kill(broker.pid, signal.SIGKILL)
-        eventually(lambda: f"\nKafka at {servers} does not answer; retrying until it does\n" in ran.out)
+        outage = f"\nKafka at {servers} does not answer (it refuses connections); retrying until it does\n"
+        eventually(lambda: outage in ran.out)
         broker.stop()
         broker.start()
         eventually(lambda: f"\nKafka at {servers} is back\n" in ran.out)

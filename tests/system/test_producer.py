@@ -215,7 +215,7 @@ def test_a_killed_broker_that_comes_back_loses_nothing(tmp_path, eventually):
             eventually(lambda name=name: delivered(killed, name).total > 200, 60)
         os.kill(killed.pid, signal.SIGKILL)
     for process in processes.values():
-        read_until(process, "Kafka at .* has acknowledged nothing for 3 s; ")
+        read_until(process, r"Kafka at .* has acknowledged nothing for 3 s \(it refuses connections\); ")
 
     for name in ("stopped", "ended"):
         processes[name].send_signal(signal.SIGINT)

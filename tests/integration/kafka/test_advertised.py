@@ -224,7 +224,10 @@ def test_socket_closed_later_is_named_by_its_address(misled):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    assert advertised.outage(Kafka(f"127.0.0.1:{port}")) == f"127.0.0.1:{port} (it refuses connections)"
+    assert advertised.outage(Kafka(f"127.0.0.1:{port}")) == "it refuses connections"
+    assert advertised.outage(Kafka(f"127.0.0.1:{port},kafka.invalid:9092")) == (
+        f"127.0.0.1:{port} (it refuses connections), kafka.invalid:9092 (it does not resolve)"
+    )
     assert "kafka.invalid:9092 (advertised.listeners), which does not resolve" in advertised.outage(
         misled.kafka("UNKNOWN")
     )
