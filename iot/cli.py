@@ -114,7 +114,7 @@ def add_spark_arguments(
     parser.add_argument(
         "--checkpoint-dir",
         metavar="DIR",
-        type=Path,
+        type=local_folder,
         default=checkpoint_dir,
         help=f"folder for {' and '.join(checkpoints)}; on a cluster, all machines must share it",
     )
@@ -131,6 +131,13 @@ def input_path(text: str) -> Path:
     path = Path(text)
     # Path drops the ./ of a file that is called -
     return path.absolute() if path == STANDARD_INPUT and text != "-" else path
+
+
+def local_folder(text: str) -> Path:
+    """argparse type: a folder of this machine's file systems."""
+    if re.match(r"[A-Za-z][\w.+-]*://", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is a URI, but only a folder is supported, for example /mnt/shared")
+    return Path(text)
 
 
 def positive_int(text: str) -> int:

@@ -91,6 +91,10 @@ _working = threading.Lock()
 _held: list[int] = []
 
 
+# Held while the environment of this process changes: another thread may start a child meanwhile.
+_entering = threading.Lock()
+
+
 def child(given: Mapping[str, str] | None = None, *, on_cluster: bool = False) -> dict[str, str]:
     """Return the environment of a child process.
 
@@ -98,7 +102,9 @@ def child(given: Mapping[str, str] | None = None, *, on_cluster: bool = False) -
         given: what the child gets if ``VARIABLES`` does not say otherwise; by default the environment of this process.
         on_cluster: keep what Spark on a cluster needs.
     """
-    given = os.environ if given is None else given
+    if given is None:
+        with _entering:
+            given = dict(os.environ)
     made = {name: value for name, value in given.items() if _is_kept(name, on_cluster)}
     rest = [folder for folder in given.get("PYTHONPATH", "").split(os.pathsep) if folder and Path(folder) != ROOT]
     made["PYTHONPATH"] = os.pathsep.join([str(plain(ROOT)), *rest])
@@ -120,9 +126,10 @@ def _is_kept(name: str, on_cluster: bool) -> bool:
 
 def enter(environment: Mapping[str, str], into: MutableMapping[str, str] = os.environ) -> None:
     """Make ``environment`` that of this process: PySpark reads it, and hands it to its JVM."""
-    for name in set(into) - set(environment):
-        del into[name]
-    into.update(environment)
+    with _entering:
+        for name in set(into) - set(environment):
+            del into[name]
+        into.update(environment)
 
 
 def jvm_options() -> list[str]:

@@ -79,11 +79,16 @@ def write(path: Path, content: bytes) -> None:
     if is_stdout(path):
         _print(content)
         return
-    target = path.resolve()
-    mode = target.stat().st_mode if target.exists() else None
+    mode = path.stat().st_mode if path.exists() else None
+    # The path of a pipe, such as /dev/fd/63, leads nowhere once it is resolved.
+    target = path.resolve() if mode is None or stat.S_ISREG(mode) else path
     if mode is not None and not (stat.S_ISREG(mode) and os.access(target.parent, os.W_OK)):
         # A device or a pipe; or a file in a folder where nothing can be created.
-        target.write_bytes(content)
+        # Opening a FIFO that nobody reads would wait for ever; like this, it is an error.
+        waits = os.O_NONBLOCK if stat.S_ISFIFO(mode) else 0
+        with open(os.open(target, os.O_WRONLY | os.O_TRUNC | waits), "wb") as file:
+            os.set_blocking(file.fileno(), True)
+            file.write(content)
         return
     new = target.with_name(f"{target.name[:200]}.new-{os.getpid()}")
     try:

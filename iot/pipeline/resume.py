@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import shlex
 import threading
 import time
 import uuid
@@ -45,8 +46,8 @@ class Place:
 
     @property
     def reset(self) -> str:
-        """The command that resets checkpoints and database. One that is not a file is set aside without checkpoints."""
-        return how_to_reset(*self.folders, *([Path(self.database)] if self.database else []))
+        """The command that resets the state. Without checkpoints, the next start sets the results aside."""
+        return how_to_reset(*self.folders)
 
 
 @contextmanager
@@ -121,18 +122,16 @@ def _require_one_run(store: Store, place: Place, notes: list[CheckpointNotes], s
         UserError: they are.
     """
     here = place.checkpoint_dir
-    # Only the checkpoints: the database may have the results of a run that goes on elsewhere.
-    fix = how_to_reset(*place.folders)
     if len({note.state_id for note in notes} | ({stored_id} if stored_id else set())) > 1:
         raise UserError(
             f"the checkpoints in {here} and the database {store.name} are of different runs: "
-            f"choose a --checkpoint-dir and a --database-url that belong together, or two new ones; {fix}"
+            f"choose a --checkpoint-dir and a --database-url that belong together, or two new ones; {place.reset}"
         )
     elsewhere = store.checkpoint_dir()
     if stored_id and not notes and elsewhere and elsewhere != here and _has_notes(place, Path(elsewhere), stored_id):
         raise UserError(
             f"the database {store.name} belongs to the checkpoints in {elsewhere}: "
-            f"choose --checkpoint-dir {elsewhere}, or another --database-url"
+            f"choose --checkpoint-dir {shlex.quote(elsewhere)}, or another --database-url"
         )
     for note in notes if not stored_id else []:
         name = note.database
@@ -141,7 +140,7 @@ def _require_one_run(store: Store, place: Place, notes: list[CheckpointNotes], s
             url = f"sqlite:///{name}" if name.startswith("/") else name
             raise UserError(
                 f"the checkpoints in {here} belong to the database {name}: "
-                f"choose --database-url {url}, or another --checkpoint-dir; {fix}"
+                f"choose --database-url {shlex.quote(url)}, or another --checkpoint-dir; {place.reset}"
             )
 
 

@@ -163,10 +163,10 @@ class Store:
                 for name in names:
                     connection.exec_driver_sql(f"ALTER TABLE {quote(schema)}.{quote(name)} SET SCHEMA {aside}")
             except exc.ProgrammingError as error:
-                drop = f"psql {shlex.quote(self.name)} -c 'DROP TABLE {', '.join(names)}'"
                 why = reason(error.orig or error)
                 raise UserError(
-                    f"cannot set the results in {self.name} aside ({why}); to delete them: {drop}"
+                    f"cannot set the results in {self.name} aside ({why}): let its user create schemas, "
+                    "or choose another database with --database-url"
                 ) from error
             remove = f"psql {shlex.quote(self.name)} -c 'DROP SCHEMA {aside} CASCADE'"
         self._checked_generation = None

@@ -42,7 +42,9 @@ def read_notes(checkpoint: Path) -> CheckpointNotes | None:
         return msgspec.json.decode((checkpoint / NOTES).read_bytes(), type=CheckpointNotes, strict=False)
     except FileNotFoundError:
         if (checkpoint / "offsets").exists():
-            raise UserError(f"{checkpoint} is a checkpoint of another program; {how_to_reset(checkpoint)}") from None
+            raise UserError(
+                f"{checkpoint} is a checkpoint of another program; choose another folder with --checkpoint-dir"
+            ) from None
         return None
     except OSError as error:
         fix = "choose another folder with --checkpoint-dir"
@@ -105,7 +107,9 @@ def set_aside(checkpoint: Path, stamp: str) -> Path:
         # A symbolic link must lead to a folder.
         real.mkdir()
     except OSError as error:
-        raise UserError(f"cannot rename {real}: {reason(error)}; {how_to_reset(checkpoint)}") from error
+        raise UserError(
+            f"cannot rename {real}: {reason(error)}; choose another folder with --checkpoint-dir"
+        ) from error
     return aside
 
 

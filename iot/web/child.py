@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import os
 import secrets
 import signal
 import socket
@@ -17,6 +16,7 @@ import urllib.request
 from contextlib import suppress
 from types import TracebackType
 
+from iot.environment import child
 from iot.processes import end, spawn
 from iot.properties_file import handed_on
 from iot.settings import Kafka, UserError
@@ -45,7 +45,7 @@ class WebChild:
         self._listening, self._instance = listening, secrets.token_hex(8)
         self._command += ["--listening-fd", str(listening.fileno()), "--instance", self._instance, "--told-by-stdin"]
         # Secrets are not on its command line, which every user of the machine can read.
-        self._environment = os.environ | {"IOT_DATABASE_URL": args.database_url}
+        self._environment = child() | {"IOT_DATABASE_URL": args.database_url}
         self._environment |= {"IOT_TOKEN": args.token} if args.token else {}
 
     def __enter__(self) -> WebChild:

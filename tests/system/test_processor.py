@@ -159,7 +159,7 @@ def failure(of: Processor, *flags: str) -> str:
 def test_a_checkpoint_of_another_topic_or_program_is_an_error(broker, topic, processor, tmp_path):
     folder = processor.checkpoints / "spark-windows-checkpoint"
     (folder / "offsets").mkdir(parents=True)
-    assert "is a checkpoint of another program; to reset: rm -r " in failure(processor)
+    assert "is a checkpoint of another program; choose another folder with --checkpoint-dir" in failure(processor)
     (folder / "iot-notes.json").write_text('{"identity": {"topic": "elsewhere", "topic_id": "x"}, "start": {}}')
     assert f"is of topic elsewhere, not {topic}" in failure(processor)
     (folder / "iot-notes.json").write_text('{"identity": {"topic": "elsew')
