@@ -10,20 +10,22 @@ from contextlib import ExitStack, contextmanager, suppress
 
 @contextmanager
 def other_listener(kind: str) -> Iterator[int]:
-    """Listen on a port of 127.0.0.1, and yield it.
+    """Occupy a port of 127.0.0.1, and yield it.
 
     Args:
         kind: ``http`` answers everything with a status line, ``hangs up`` closes each connection, ``silent`` never
-            answers, ``full`` accepts no connection, as behind a firewall that drops packets.
+            answers, ``full`` accepts no connection, as behind a firewall that drops packets, ``closed`` refuses
+            connections, and nothing else can use the port meanwhile.
     """
     with ExitStack() as stack:
         server = stack.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
-        server.listen(0 if kind == "full" else 64)
-        # Closed after the pending connections, which ends the thread.
+        if kind != "closed":
+            server.listen(0 if kind == "full" else 64)
         if kind == "full":
             _fill(server.getsockname(), stack)
-        elif kind != "silent":
+        elif kind in ("http", "hangs up"):
+            # The callback ends the thread.
             threading.Thread(target=_serve, args=(server, kind), daemon=True).start()
             stack.callback(server.shutdown, socket.SHUT_RDWR)
         yield server.getsockname()[1]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,14 +54,17 @@ def misled(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         b"".join((certificates / f"server.{part}").read_bytes() for part in ("key", "pem"))
     )
     plain, controller = find_free_port(), f"127.0.0.1:{find_free_port()}"
-    with other_listener("http") as http, other_listener("full") as full, other_listener("silent") as silent:
+    with ExitStack() as stack:
+        http, full, silent, closed = (
+            stack.enter_context(other_listener(kind)) for kind in ("http", "full", "silent", "closed")
+        )
         ports = {name: find_free_port() for name in ("TLS_RIGHT", "UNKNOWN", "CLOSED", "FULL", "HTTP", "SILENT")}
         ports |= {name: find_free_port() for name in ("OTHER", "CROSS", "TLS_CROSS", "UNDERSCORED")}
         places = {
             "TLS_RIGHT": f"localhost:{ports['TLS_RIGHT']}",
             "UNKNOWN": "kafka.invalid:9092",
             "UNDERSCORED": "kafka_1-a.invalid:29092",
-            "CLOSED": f"127.0.0.1:{find_free_port()}",
+            "CLOSED": f"127.0.0.1:{closed}",
             "FULL": f"127.0.0.1:{full}",
             "HTTP": f"127.0.0.1:{http}",
             "SILENT": f"127.0.0.1:{silent}",
@@ -160,8 +163,9 @@ def test_spark_names_the_address_that_fails(misled, spark, tmp_path):
 
 @pytest.mark.parametrize("dead", ["closed", "unknown", "full", "several"])
 def test_dead_servers_in_the_list_do_no_harm(broker, topic, dead):
-    closed, unknown = f"127.0.0.1:{find_free_port()}", "kafka.invalid:9092"
-    with other_listener("full") as full:
+    unknown = "kafka.invalid:9092"
+    with other_listener("full") as full, other_listener("closed") as port:
+        closed = f"127.0.0.1:{port}"
         servers = {"closed": [closed], "unknown": [unknown], "full": [f"127.0.0.1:{full}"]}
         servers["several"] = [closed, unknown, *servers["full"], f"[::1]:{find_free_port()}"]
         kafka = Kafka(",".join([*servers[dead], f"127.0.0.1:{broker.port}"]))
@@ -221,13 +225,11 @@ def test_every_script_says_it_within_10_s(misled, tmp_path):
 
 
 def test_socket_closed_later_is_named_by_its_address(misled):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    assert advertised.outage(Kafka(f"127.0.0.1:{port}")) == "it refuses connections"
-    assert advertised.outage(Kafka(f"127.0.0.1:{port},kafka.invalid:9092")) == (
-        f"127.0.0.1:{port} (it refuses connections), kafka.invalid:9092 (it does not resolve)"
-    )
+    with other_listener("closed") as port:
+        assert advertised.outage(Kafka(f"127.0.0.1:{port}")) == "it refuses connections"
+        assert advertised.outage(Kafka(f"127.0.0.1:{port},kafka.invalid:9092")) == (
+            f"127.0.0.1:{port} (it refuses connections), kafka.invalid:9092 (it does not resolve)"
+        )
     assert "kafka.invalid:9092 (advertised.listeners), which does not resolve" in advertised.outage(
         misled.kafka("UNKNOWN")
     )
