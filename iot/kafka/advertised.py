@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import Any
 
 from iot.addresses import LOOPBACK, Address, join
 from iot.kafka import dial
-from iot.kafka.client_config import confluent_config
+from iot.kafka.client_config import kafka_python_config, quiet_kafka_python
 from iot.settings import Kafka, UserError
 
 # How long a server may take to say which brokers there are.
@@ -36,20 +35,27 @@ def cluster_of(admin: Any) -> Cluster:
 
 def ask(kafka: Kafka, server: Address, timeout_s: float = METADATA_S) -> Cluster | None:
     """Ask one server about its cluster, without a connection to any advertised address; None if it does not answer."""
-    from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
 
-    silent = logging.getLogger("confluent_kafka.silent")
-    silent.disabled = True
-    config = confluent_config(Kafka(str(server), kafka.properties)) | {"log_level": 0, "logger": silent}
-    with suppress(KafkaException, UserError):
-        found = AdminClient(config).list_topics(timeout=timeout_s)
-        brokers = {
-            number: Address(str(broker.host).strip("[]"), int(str(broker.port)))
-            for number, broker in found.brokers.items()
-        }
-        return Cluster(str(found.cluster_id), brokers)
+    quiet_kafka_python()
+    # kafka-python has no timeout in the TLS handshake, so it is tried first.
+    if uses_tls(kafka) and dial.protocol_of(server) != "tls":
+        return None
+    timeout_ms = int(timeout_s * 1000)
+    with suppress(KafkaError, UserError, OSError, ValueError):
+        config = kafka_python_config(Kafka(str(server), kafka.properties))
+        admin = KafkaAdminClient(**config | {"bootstrap_timeout_ms": timeout_ms, "request_timeout_ms": timeout_ms})
+        try:
+            return cluster_of(admin)
+        finally:
+            admin.close()
     return None
+
+
+def uses_tls(kafka: Kafka) -> bool:
+    """Whether the client properties ask for TLS."""
+    return kafka.properties.get("security.protocol", "").upper().endswith("SSL")
 
 
 def failures(kafka: Kafka, servers: list[Address], cluster: Cluster) -> dict[int, str]:
@@ -92,7 +98,7 @@ def _why_wrong(kafka: Kafka, servers: list[Address], cluster: Cluster, place: Ad
     """Return what is wrong with an advertised address that accepts connections; empty if it is right or unknown."""
     if any(dial.same_place(place, server) for server in servers):
         return ""
-    wants_tls = kafka.properties.get("security.protocol", "").upper().endswith("SSL")
+    wants_tls = uses_tls(kafka)
     spoken = dial.protocol_of(place)
     if spoken == "other":
         return dial.CLOSES

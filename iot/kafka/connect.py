@@ -127,7 +127,7 @@ def _require_one_cluster(kafka: Kafka, servers: list[Address], cluster: advertis
 def _why_no_broker(kafka: Kafka, servers: list[Address]) -> UserError:
     """Find out why servers that accept connections do not answer."""
     spoken = dial.in_parallel(dial.protocol_of, servers, dial.CONNECT_S)
-    wants_tls = kafka.properties.get("security.protocol", "").upper().endswith("SSL")
+    wants_tls = advertised.uses_tls(kafka)
     if "tls" in spoken.values() and not wants_tls:
         return UserError(
             f"what listens at {join(servers)} speaks TLS, and this client was told to use none: "
