@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -93,5 +94,8 @@ def stop_after(
     deadline_s = time.monotonic() + CHILD_S
     while (left := running(mark)) and time.monotonic() < deadline_s:
         time.sleep(0.05)
-    left += [str(path) for path in temporary.iterdir() if not path.name.startswith("hsperfdata")]
+    # The private folder of a user stays, but for links nothing in it.
+    found = [path for path in temporary.glob("iot-*/*") if not path.is_symlink()]
+    found += [path for path in temporary.iterdir() if not re.match(r"hsperfdata|iot-\d+$", path.name)]
+    left += map(str, found)
     return Ended(status, said.read_text(errors="replace"), took_s, left)

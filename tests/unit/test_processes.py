@@ -130,6 +130,8 @@ def test_a_closed_terminal_is_a_stop_and_not_an_error(tmp_path):
     if not pid:
         os.chdir(tmp_path)
         os.environ["PYTHONPATH"] = str(ROOT)
+        # Under nohup, the script would inherit that it is ignored.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.execv(sys.executable, [sys.executable, "-c", text])
     said = b""
     while not said.endswith(b"\n"):
@@ -142,7 +144,9 @@ def test_a_closed_terminal_is_a_stop_and_not_an_error(tmp_path):
 
 
 def test_a_suspended_script_continues_and_can_still_be_stopped():
-    with script("stop = stop_event()\nprint('ready')\nstop.wait()\nprint('summary')\n") as process:
+    # A group of its own: SIGTSTP suspends no process whose group has no parent in its session.
+    text = "stop = stop_event()\nprint('ready')\nstop.wait()\nprint('summary')\n"
+    with script(text, process_group=0) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTSTP)
         _, status = os.waitpid(process.pid, os.WUNTRACED)

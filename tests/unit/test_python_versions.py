@@ -204,7 +204,8 @@ def test_an_old_virtual_environment_gets_the_same_line(tmp_path):
         "#!/bin/sh\n[ \"$*\" = iot/__init__.py ] && echo 'error: too old' >&2 && exit 1\necho installed\n"
     )
     python.chmod(0o755)
-    ran = subprocess.run(["make", ".venv/.installed"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = ["make", "--no-print-directory", ".venv/.installed"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.stdout == ""
     assert ran.stderr.splitlines()[0] == "error: too old"
     assert ran.returncode == 2
