@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from iot import settings
+from iot import environment, settings
 from iot.broker.broker import Broker, find_free_port
 from iot.kafka.topics import ensure_topics
 from iot.spark import session as spark_session
@@ -35,7 +35,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """A small Spark with the settings of the scripts. All tests share it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "LOG_DIR", tmp_path_factory.mktemp("spark-log"))
+        given = dict(os.environ)
         session = spark_session.start("tests", "local[2]", {"spark.ui.enabled": "false"})
+        # The other tests of this process start children with what a user would have.
+        environment.enter(given)
     yield session
     session.stop()
 

@@ -131,19 +131,10 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
         builder = builder.config(key, value)
     if environment.is_spark_submit():
         return _checked(builder.getOrCreate(), wanted)
-    given = dict(os.environ)
-    try:
-        _set_environment(master.startswith("local"))
-        return _checked(_start(builder, name, master), wanted)
-    finally:
-        # Only the start needs it: the JVM has a copy, and PySpark remembers which Python runs the workers.
-        environment.enter(given)
-
-
-def _start(builder: Any, name: str, master: str) -> SparkSession:
     is_local = master.startswith("local")
     log = log_file(name)
     log4j, output = _open_log(log)
+    _set_environment(is_local)
     options = [*environment.jvm_options(), f"-Dlog4j2.configurationFile={_plain(log4j)}"]
     options += [*JVM_FLAGS, *flags.FLAGS, *jvm_flags("spark")]
     builder = builder.master(master).config("spark.driver.extraJavaOptions", " ".join(options))
@@ -163,7 +154,7 @@ def _start(builder: Any, name: str, master: str) -> SparkSession:
         raise UserError(f"Spark does not start with --master {master}: {explain(error, printed)}; see {log}") from error
     if not is_local:
         _ship_package(session)
-    return session
+    return _checked(session, wanted)
 
 
 def _require_pyspark() -> str:

@@ -94,8 +94,8 @@ def stop_after(
     deadline_s = time.monotonic() + CHILD_S
     while (left := running(mark)) and time.monotonic() < deadline_s:
         time.sleep(0.05)
-    # The private folder of a user stays, but for links nothing in it.
-    found = [path for path in temporary.glob("iot-*/*") if not path.is_symlink()]
+    # The private folder of a user stays, but of its content only links and the lock.
+    found = [path for path in temporary.glob("iot-*/*") if not path.is_symlink() and path.name != "lock"]
     found += [path for path in temporary.iterdir() if not re.match(r"hsperfdata|iot-\d+$", path.name)]
     left += map(str, found)
     return Ended(status, said.read_text(errors="replace"), took_s, left)

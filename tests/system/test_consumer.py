@@ -244,7 +244,8 @@ def test_without_a_broker_the_error_is_one_line(consumer):
 
 
 def test_a_closed_pipe_ends_the_consumer_without_a_traceback(broker, topic):
-    command = f"{shlex.quote(sys.executable)} iot_consumer.py --bootstrap-servers {broker.bootstrap_servers} --topic {topic} | head -1"
+    script = f"{shlex.quote(sys.executable)} iot_consumer.py"
+    command = f"{script} --bootstrap-servers {broker.bootstrap_servers} --topic {topic} | head -1"
     ran = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
