@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 os.environ.setdefault("IOT_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Each test leaves the environment as it was: Spark's start changes it, and children of other tests inherit it."""
+    given = dict(os.environ)
+    yield
+    environment.enter(given)
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A real broker on a free port, with the contract's topics. All tests share it, so use ``topic`` for messages."""
