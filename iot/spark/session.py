@@ -277,6 +277,8 @@ def _launch(builder: Any, output: IO[bytes]) -> SparkSession:
         # The JVM ends with this process.
         require_not_stopped("before anything was processed")
     session: SparkSession = builder.getOrCreate()
+    # The path of the workers' Python: in a locale without UTF-8, Python has it in another form than Java.
+    session.sparkContext.pythonExec = os.fsencode(session.sparkContext.pythonExec).decode()
     return session
 
 
