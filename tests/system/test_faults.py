@@ -27,8 +27,8 @@ from tests.support.streams import stream, write
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1_200)]
 # How long the application may take to report a fault, or to catch up.
 PATIENCE_S = 300
-# Size of the disk that is filled.
-SMALL_BYTES = 24 * 2**20
+# Size of the disk that is filled. Once it is free, there must be room for a copy of the results that are set aside.
+SMALL_BYTES = 64 * 2**20
 
 
 @contextmanager
