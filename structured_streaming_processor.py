@@ -34,7 +34,7 @@ from iot.kafka.connect import require_broker
 from iot.kafka.offsets import end_offsets, start_offsets
 from iot.kafka.topic_guard import TopicGuard
 from iot.kafka.topics import ensure_topics, topic_id
-from iot.lease import Leases, this_process
+from iot.owner import Leases, this_process
 from iot.rules_file import load_rules
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, SLIDE_S, WATERMARK_S, WINDOW_S, Kafka, UserError, reason
 from iot.spark import alerts, checkpoints, queries

@@ -3,7 +3,7 @@
 Modules in this folder know no other folder, except the command ``rejected``:
     settings, cli, terminal, processes: constants, shared flags, status lines, stop signals and child processes.
     inputs, properties_file: files, pipes and standard input, each read once; Kafka's client properties.
-    lease, logs: who owns what is written, and log files that no two processes share.
+    owner, lease, lock_file, logs: who owns what is written, and log files that no two processes share.
     readings, alerts, rules_file: the schema and its validator, the alert rules, the rules file.
     batches, statistics: what Spark reports about a batch, what the consumer counts.
     rejected: ``python -m iot.rejected``, the command for rejected messages.

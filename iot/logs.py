@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO
 
-from iot.lease import try_lock
+from iot.lock_file import try_lock
 from iot.settings import UserError, reason
 
 

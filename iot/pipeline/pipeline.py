@@ -25,7 +25,7 @@ from iot.batches import BatchReport, Identity, Offsets
 from iot.kafka.alert_feed import AlertFeed
 from iot.kafka.offsets import end_offsets
 from iot.kafka.topic_guard import TopicGuard, TopicReplaced
-from iot.lease import LeaseLost
+from iot.owner import LeaseLost
 from iot.pipeline.heartbeat import Heartbeat, PipelineStatus
 from iot.pipeline.job import FeedRun, Job, QueryRun, SparkGone
 from iot.results.model import STARTING, Batch

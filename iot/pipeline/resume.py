@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iot.batches import Identity, Offsets
-from iot.lease import Leases, this_process
+from iot.owner import Leases, this_process
 from iot.results.store import Store
 from iot.settings import UserError
 from iot.spark.checkpoints import (

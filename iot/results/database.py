@@ -22,7 +22,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.pool import NullPool, QueuePool
 
-from iot.lease import Held, Lease, Owner, Protected
+from iot.lease import Lease
+from iot.owner import Held, Owner, Protected
 from iot.results import ownership
 from iot.results.tables import escape_nul
 from iot.settings import UserError, reason

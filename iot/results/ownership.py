@@ -6,15 +6,13 @@ that writes checks that the token is still there. So a process that was cut off 
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Engine, exc, select, text
 
-from iot.lease import RENEW_S, LeaseLost, Owner, Protected
+from iot.owner import Held, LeaseLost, Owner, Protected
 from iot.results.tables import key_values
 from iot.settings import UserError
 
@@ -65,7 +63,7 @@ def require_owner(connection: Connection, owner: Owner, protected: Protected) ->
         raise protected.taken_over_by(found or "another process")
 
 
-class AdvisoryLock:
+class AdvisoryLock(Held):
     """A lock of PostgreSQL on the schema of our tables. It has a session of its own, and ends with that.
 
     A thread looks every second whether the session is there, and makes a new one where it was lost, as after a restart
@@ -81,39 +79,11 @@ class AdvisoryLock:
     """
 
     def __init__(self, engine: Engine, owner: Owner, protected: Protected) -> None:
+        super().__init__()
         self._engine, self._owner, self._protected = engine, owner, protected
-        self._lost: LeaseLost | None = None
-        self._released = threading.Event()
         self._session: Connection | None = None
         self._lock()
-        self._thread = threading.Thread(target=self._keep, name="database-lease", daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> AdvisoryLock:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._released.set()
-        self._thread.join()
-        self._disconnect()
-        self._engine.dispose()
-
-    @property
-    def lost(self) -> LeaseLost | None:
-        return self._lost
-
-    def require(self) -> None:
-        """Raise ``LeaseLost`` if another process has taken over; each transaction also checks that in the database."""
-        if self._lost:
-            raise LeaseLost(*self._lost.args)
-
-    def lose(self, error: LeaseLost) -> None:
-        self._lost = error
+        self._start_renewing("database-lease")
 
     def _lock(self) -> None:
         session = self._engine.connect()
@@ -133,17 +103,20 @@ class AdvisoryLock:
             raise
         self._session = session
 
-    def _keep(self) -> None:
-        while self._lost is None and not self._released.wait(RENEW_S):
-            try:
-                if self._session is None:
-                    self._lock()
-                else:
-                    self._session.scalar(select(1))
-            except UserError as error:
-                self._lost = LeaseLost(f"{error}; this process had lost its connection, and writes nothing more")
-            except exc.SQLAlchemyError:
-                self._disconnect()
+    def _try_to_renew(self) -> None:
+        try:
+            if self._session is None:
+                self._lock()
+            else:
+                self._session.scalar(select(1))
+        except UserError as error:
+            self._lost = LeaseLost(f"{error}; this process had lost its connection, and writes nothing more")
+        except exc.SQLAlchemyError:
+            self._disconnect()
+
+    def _release(self) -> None:
+        self._disconnect()
+        self._engine.dispose()
 
     def _disconnect(self) -> None:
         session, self._session = self._session, None

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row, delete, exc, insert, inspect, select, te
 
 from iot.alerts import Alert, Delivered, Rules
 from iot.batches import Identity, Offsets
-from iot.lease import Held, LeaseLost, Owner, Protected
+from iot.owner import Held, LeaseLost, Owner, Protected
 from iot.results import ownership, retention, timeline
 from iot.results.database import Database, StoreUnavailable
 from iot.results.model import Batch, State, Status, Window

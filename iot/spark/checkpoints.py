@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 
 from iot.batches import Identity, Offsets
-from iot.lease import Lease, Leases, Owner, Protected
+from iot.lease import Lease
+from iot.owner import Leases, Owner, Protected
 from iot.settings import UserError, reason
 
 CHECKPOINT_ROOT = Path("/tmp")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from iot.broker.broker import Broker
-from iot.lease import this_process
+from iot.owner import this_process
 from iot.results.store import Store
 from iot.settings import ALERTS_TOPIC
 from iot.spark.checkpoints import lock
@@ -31,9 +31,9 @@ pytestmark = pytest.mark.timeout(600)
 # Runs the application as on another machine, which has its own name, and with which locks are not shared.
 ELSEWHERE = """
 import sys
-from iot import lease
-lease.socket.gethostname = lambda: {host!r}
-lease.try_lock = lambda file: True
+from iot import lock_file, owner
+owner.socket.gethostname = lambda: {host!r}
+lock_file.try_lock = lambda file: True
 import iot_streaming_app
 sys.exit(iot_streaming_app.main(sys.argv[1:]))
 """

@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from iot import lease
-from iot.lease import InUse, Lease, LeaseLost, LeaseUnknown, Owner, Protected, this_process
+from iot import lease, lock_file
+from iot.lease import Lease
+from iot.owner import InUse, LeaseLost, LeaseUnknown, Owner, Protected, this_process
 from iot.processes import Stopped
 from iot.settings import UserError
 
@@ -23,7 +24,8 @@ PROTECTED = Protected("the checkpoint folder /x", "stop it")
 HOLD = """
 import sys, time
 from pathlib import Path
-from iot.lease import Lease, Protected, this_process
+from iot.lease import Lease
+from iot.owner import Protected, this_process
 with Lease(Path(sys.argv[1]), this_process("script"), Protected("it", "fix")):
     print("held", flush=True)
     time.sleep(600)
@@ -49,7 +51,7 @@ def path(tmp_path):
 @pytest.fixture
 def unshared_locks(monkeypatch):
     """As on a network folder whose locks each machine has for itself."""
-    monkeypatch.setattr(lease, "try_lock", lambda file: True)
+    monkeypatch.setattr(lock_file, "try_lock", lambda file: True)
 
 
 def on(host: str, boot: str = "boot") -> Owner:
@@ -127,7 +129,7 @@ def test_an_owner_of_an_earlier_version_is_respected(path):
     with path.open("a+") as file:
         file.write("4711")
         file.flush()
-        assert lease.try_lock(file.fileno())
+        assert lock_file.try_lock(file.fileno())
         with pytest.raises(InUse, match="in use by process 4711: stop it"):
             hold(path, this_process("script"))
 
@@ -167,7 +169,7 @@ def test_a_stop_signal_ends_the_wait_for_another_machine(path):
 @pytest.mark.usefixtures("unshared_locks")
 def test_a_suspended_owner_that_was_replaced_never_writes_again(path, monkeypatch):
     # The threads of both would renew by themselves; the first is suspended.
-    monkeypatch.setattr(lease, "RENEW_S", 600.0)
+    monkeypatch.setattr("iot.owner.RENEW_S", 600.0)
     clock = Clock()
     first = hold(path, on("a"), clock)
     with hold(path, on("b"), Clock(step_s=2)) as second:
@@ -201,7 +203,7 @@ def test_an_owner_whose_file_was_removed_makes_it_again(path):
 
 
 def test_an_owner_whose_file_was_replaced_by_another_one_is_out(path, monkeypatch):
-    monkeypatch.setattr(lease, "RENEW_S", 600.0)
+    monkeypatch.setattr("iot.owner.RENEW_S", 600.0)
     clock = Clock()
     first = hold(path, this_process("first"), clock)
     path.unlink()
@@ -217,7 +219,7 @@ def test_a_folder_that_cannot_be_read_is_no_reason_to_give_up(path, monkeypatch)
     clock = Clock()
     with hold(path, this_process("script"), clock) as held:
         with monkeypatch.context() as patch:
-            patch.setattr(lease, "_read", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+            patch.setattr(lock_file, "read", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
             clock.now_s += lease.EXPIRY_S
             with pytest.raises(LeaseUnknown, match=r"cannot read .*a b\.lock: Input/output error"):
                 held.require()

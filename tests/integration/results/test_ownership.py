@@ -16,8 +16,8 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from iot import lease
-from iot.lease import InUse, LeaseLost, Owner, this_process
+from iot import lease, lock_file
+from iot.owner import InUse, LeaseLost, Owner, this_process
 from iot.results.model import Status
 from iot.results.store import Store
 from iot.results.writes import put_key_values
@@ -30,7 +30,7 @@ FIX = "stop it"
 # Owns the database and writes a batch, then waits for its end.
 OWN = """
 import sys, time
-from iot.lease import this_process
+from iot.owner import this_process
 from iot.results.store import Store
 from tests.support.results import IDENTITY, Sample, write_batch
 store = Store(sys.argv[1])
@@ -148,9 +148,9 @@ def test_a_replaced_owner_changes_nothing(url, stack):
 
 def test_a_suspended_owner_of_another_machine_is_replaced_and_fenced(tmp_path, stack, monkeypatch):
     """SQLite in a folder that two machines share, and that does not share locks."""
-    monkeypatch.setattr(lease, "try_lock", lambda file: True)
+    monkeypatch.setattr(lock_file, "try_lock", lambda file: True)
     monkeypatch.setattr(lease, "EXPIRY_S", 0.6)
-    monkeypatch.setattr(lease, "RENEW_S", 600.0)
+    monkeypatch.setattr("iot.owner.RENEW_S", 600.0)
     url = f"sqlite:///{tmp_path}/results.db"
     first = owning(stack, url, Owner("first", "a", "boot a", 1, "token a"))
     first.reset(IDENTITY, "state")
@@ -261,7 +261,7 @@ def test_a_lost_session_is_made_again(server, stack, eventually):
 
 
 def test_an_owner_whose_session_was_lost_may_be_replaced(server, stack, eventually, monkeypatch):
-    monkeypatch.setattr("iot.results.ownership.RENEW_S", 600.0)
+    monkeypatch.setattr("iot.owner.RENEW_S", 600.0)
     first = owning(stack, server, this_process("first"))
     first.reset(IDENTITY, "state")
     write_batch(first, 0, [Sample()])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from iot.batches import Identity
-from iot.lease import InUse, Leases
+from iot.owner import InUse, Leases
 from iot.pipeline.resume import Place, owned, resume
 from iot.results.store import Store
 from iot.settings import UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from iot.batches import Identity
-from iot.lease import InUse, this_process
+from iot.owner import InUse, this_process
 from iot.settings import UserError
 from iot.spark import checkpoints
 from iot.spark.checkpoints import CheckpointNotes, is_empty, lock, read_notes, set_aside, write_notes
