@@ -6,41 +6,63 @@ that writes checks that the token is still there. So a process that was cut off 
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Any
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
-from sqlalchemy import Connection, Engine, exc, select, text
+from sqlalchemy import Connection, create_engine, select
+from sqlalchemy.pool import NullPool
 
-from iot.owner import Held, LeaseLost, Owner, Protected
+from iot.lease import Lease
+from iot.owner import Held, Owner, Protected
+from iot.results.advisory_lock import AdvisoryLock, connect_args
+from iot.results.database import Database, with_options
+from iot.results.errors import cannot_write
 from iot.results.tables import key_values
-from iot.settings import UserError
+from iot.settings import UserError, reason
 
 OWNER = "owner"
 """The name of the owner's row among the key values. Earlier versions ignore it."""
 
-# The first number of the lock; the second is the id of the schema. Both make it a lock of this program's tables.
-LOCK_CLASS = 0x10_7D_A7A
-# Seconds. The server ends the session, and with it the lock, of a client whose machine has gone.
-KEEPALIVES = {"keepalives_idle": 4, "keepalives_interval": 2, "keepalives_count": 3}
-TCP_USER_TIMEOUT_MS = 10_000
 
-# The schema of our tables if they exist, else the one in which they will be created.
-SCHEMA_ID = """
-coalesce((SELECT relnamespace FROM pg_class WHERE oid = to_regclass('iot_results')),
-         (SELECT oid FROM pg_namespace WHERE nspname = current_schema()))
-"""
-SCHEMA_NAME = f"(SELECT nspname FROM pg_namespace WHERE oid = {SCHEMA_ID})"
-SCHEMA = f"SELECT cast({SCHEMA_ID} AS bigint)"
-# Ids have 32 bits without a sign, and the numbers of a lock have one.
-LOCK = "SELECT pg_try_advisory_lock(:class, cast(cast(cast(:schema AS bigint) AS bit(32)) AS integer))"
-HOLDER = """
-SELECT coalesce(nullif(application_name, ''), 'a session') || coalesce(' at ' || host(client_addr), '')
-FROM pg_locks JOIN pg_stat_activity USING (pid)
-WHERE locktype = 'advisory' AND granted
-  AND classid = cast(:class AS bigint)::oid AND objid = cast(:schema AS bigint)::oid
-  AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
+def take(
+    database: Database, owner: Owner, protected: Protected, say: Callable[[str], None], stop: threading.Event
+) -> Held:
+    """Make ``owner`` the only process that writes; see ``Store.own``."""
+    if database.path is not None:
+        return _lease(database.path, owner, protected, say, stop)
+    args = with_options(database.url, connect_args(owner))
+    engine = create_engine(database.url, connect_args=args, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with database.own_errors():
+        return AdvisoryLock(engine, owner, protected)
+
+
+def _lease(path: Path, owner: Owner, protected: Protected, say: Callable[[str], None], stop: threading.Event) -> Lease:
+    """Take the lease beside the file. A file with a second name is refused."""
+    # SQLite, too, keeps its log beside the file that a symbolic link leads to.
+    file = path.resolve()
+    lock = file.with_name(f"{file.name}.lock")
+    try:
+        names = _hard_links(file)
+        for other in names:
+            # Raises InUse if an application has the file by that name.
+            Lease(other.with_name(f"{other.name}.lock"), owner, protected, say=say, stop=stop).close()
+        if names or (file.exists() and file.stat().st_nlink > 1):
+            raise UserError(
+                f"{file} has another name (a hard link), and SQLite damages a file that is used by two names: "
+                f"remove the other name, or choose another --checkpoint-dir and --database-url"
+            )
+        return Lease(lock, owner, protected, say=say, stop=stop)
+    except OSError as error:
+        raise cannot_write(lock, reason(error)) from error
+
+
+def _hard_links(file: Path) -> list[Path]:
+    """Return the other names of a file in its folder."""
+    if not file.exists() or file.stat().st_nlink == 1:
+        return []
+    return [other for other in file.parent.iterdir() if other != file and other.exists() and other.samefile(file)]
 
 
 def read_owner(connection: Connection) -> Owner | None:
@@ -61,80 +83,3 @@ def require_owner(connection: Connection, owner: Owner, protected: Protected) ->
     found = read_owner(connection)
     if found is None or found.token != owner.token:
         raise protected.taken_over_by(found or "another process")
-
-
-class AdvisoryLock(Held):
-    """A lock of PostgreSQL on the schema of our tables. It has a session of its own, and ends with that.
-
-    A thread looks every second whether the session is there, and makes a new one where it was lost, as after a restart
-    of the server.
-
-    Args:
-        engine: makes the session; of ``make_engine``.
-        owner: this process.
-
-    Raises:
-        InUse: another process has the lock.
-        sqlalchemy.exc.SQLAlchemyError: the server does not answer.
-    """
-
-    def __init__(self, engine: Engine, owner: Owner, protected: Protected) -> None:
-        super().__init__()
-        self._engine, self._owner, self._protected = engine, owner, protected
-        self._session: Connection | None = None
-        self._lock()
-        self._start_renewing("database-lease")
-
-    def _lock(self) -> None:
-        session = self._engine.connect()
-        try:
-            while True:
-                schema = session.scalar(text(SCHEMA))
-                if schema is None:
-                    raise UserError("the database has no schema for tables: set one with options=-csearch_path=NAME")
-                numbers = {"class": LOCK_CLASS, "schema": schema}
-                if not session.scalar(text(LOCK), numbers):
-                    raise self._protected.in_use_by(session.scalar(text(HOLDER), numbers) or "another session")
-                # Another process may have created the tables meanwhile, in another schema of the search path.
-                if session.scalar(text(SCHEMA)) == schema:
-                    break
-        except BaseException:
-            session.close()
-            raise
-        self._session = session
-
-    def _try_to_renew(self) -> None:
-        try:
-            if self._session is None:
-                self._lock()
-            else:
-                self._session.scalar(select(1))
-        except UserError as error:
-            self._lost = LeaseLost(f"{error}; this process had lost its connection, and writes nothing more")
-        except exc.SQLAlchemyError:
-            self._disconnect()
-
-    def _release(self) -> None:
-        self._disconnect()
-        self._engine.dispose()
-
-    def _disconnect(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            # A session that is lost cannot be closed in an orderly way.
-            with suppress(exc.SQLAlchemyError):
-                session.invalidate()
-            with suppress(exc.SQLAlchemyError):
-                session.close()
-
-
-def connect_args(owner: Owner) -> dict[str, Any]:
-    """The arguments of a session whose loss client and server notice within seconds."""
-    server = {f"tcp_{name}": value for name, value in KEEPALIVES.items()} | {"tcp_user_timeout": TCP_USER_TIMEOUT_MS}
-    return KEEPALIVES | {
-        "connect_timeout": 5,
-        "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
-        "options": " ".join(f"-c {name}={value}" for name, value in server.items()),
-        # PostgreSQL cuts it at 63 bytes.
-        "application_name": f"{owner.script} on {owner.host[:20]} (process {owner.pid})",
-    }

@@ -6,23 +6,23 @@ bounded: old windows and alerts are deleted, and every table has a maximum numbe
 
 from __future__ import annotations
 
-import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exc, insert, inspect, select, text
+from sqlalchemy import delete, insert, select
 
 from iot.alerts import Alert, Delivered, Rules
 from iot.batches import Identity, Offsets
-from iot.owner import Held, LeaseLost, Owner, Protected
-from iot.results import ownership, retention, timeline
-from iot.results.database import Database, StoreUnavailable
+from iot.owner import Held, Owner
+from iot.results import aside, retention, timeline
+from iot.results.database import Database
+from iot.results.errors import StoreUnavailable
 from iot.results.model import Batch, State, Status, Window
 from iot.results.queries import RATE_S, read_alerts, read_key_values, read_state, read_windows
 from iot.results.tables import SCHEMA_VERSION, metadata, summary
+from iot.results.transactions import Transactions
 from iot.results.writes import (
     add_totals,
     insert_alerts,
@@ -31,7 +31,6 @@ from iot.results.writes import (
     upsert_latest,
     upsert_windows,
 )
-from iot.settings import UserError, reason
 
 DATABASE_URL = "sqlite:////tmp/dashboard-results.db"
 # How long to wait for a lock that another process holds.
@@ -62,11 +61,7 @@ class Store:
         """
         self._database = Database(url, wait_s)
         self.name = self._database.name
-        # The generation of the database whose tables were checked.
-        self._checked_generation: int | None = None
-        self._owner: Owner | None = None
-        self._protected = Protected(f"the results database {self.name}", "stop it")
-        self._lease: Held | None = None
+        self._transactions = Transactions(self._database)
 
     def close(self) -> None:
         """Close all connections."""
@@ -96,26 +91,15 @@ class Store:
 
         Raises: see ``Store``.
         """
-        self._protected = self._protected._replace(fix=fix)
-        self._lease = self._database.lease(owner, self._protected, say, stop or threading.Event())
-        try:
-            with self._reading() as opened:
-                has_results = opened is not None
-            self._owner = owner
-            if has_results:
-                with self._database.writing() as connection:
-                    connection.execute(select(summary).with_for_update()).one()
-                    put_key_values(connection, owner=owner)
-            yield self._lease
-        finally:
-            self._lease.close()
+        with self._transactions.own(owner, fix, say, stop or threading.Event()) as lease:
+            yield lease
 
     def identity(self) -> tuple[Identity, str] | None:
         """Return the topic that the results are about and their state id; None if there are no results yet.
 
         Raises: see ``Store``.
         """
-        with self._reading() as opened:
+        with self._transactions.reading() as opened:
             if not opened:
                 return None
             _, current = opened
@@ -126,7 +110,7 @@ class Store:
 
         Raises: see ``Store``.
         """
-        with self._reading() as opened:
+        with self._transactions.reading() as opened:
             return read_key_values(opened[0]).checkpoint_dir if opened else ""
 
     def has_counted(self) -> bool:
@@ -134,7 +118,7 @@ class Store:
 
         Raises: see ``Store``.
         """
-        with self._reading() as opened:
+        with self._transactions.reading() as opened:
             return bool(opened and (opened[1].messages or opened[1].rejected or opened[1].total_alerts))
 
     def set_aside(self, stamp: str) -> str:
@@ -148,29 +132,15 @@ class Store:
 
         Raises: see ``Store``.
         """
-        self._require_lease()
+        self._transactions.require_lease()
         if self._database.is_sqlite:
-            copy = self._database.copy_aside(f"before-{stamp}")
-            return f"{copy} (remove it with: rm {shlex.quote(str(copy))})"
+            copy = aside.copy_file(self._database, f"before-{stamp}")
+            return f"{copy} (remove it with: {aside.how_to_remove_file(copy)})"
         with self._database.writing() as connection:
-            self._require_owner(connection)
-            names = metadata.tables.keys()
-            quote = connection.dialect.identifier_preparer.quote_identifier
-            schema = connection.scalar(text(f"SELECT {ownership.SCHEMA_NAME}"))
-            aside = quote(f"{schema}_before_{stamp}".lower())
-            try:
-                connection.exec_driver_sql(f"CREATE SCHEMA {aside}")
-                for name in names:
-                    connection.exec_driver_sql(f"ALTER TABLE {quote(schema)}.{quote(name)} SET SCHEMA {aside}")
-            except exc.ProgrammingError as error:
-                why = reason(error.orig or error)
-                raise UserError(
-                    f"cannot set the results in {self.name} aside ({why}): let its user create schemas, "
-                    "or choose another database with --database-url"
-                ) from error
-            remove = f"psql {shlex.quote(self.name)} -c 'DROP SCHEMA {aside} CASCADE'"
-        self._checked_generation = None
-        return f"the schema {aside} (remove it with: {remove})"
+            self._transactions.require_owner(connection)
+            schema = aside.move_tables(connection, f"before_{stamp}", self.name)
+        self._transactions.forget_tables()
+        return f"the schema {schema} (remove it with: {aside.how_to_remove_schema(self._database, schema)})"
 
     def reset(self, identity: Identity, state_id: str, checkpoint_dir: str = "") -> None:
         """Create the file and the tables if they are missing, and delete all results.
@@ -182,20 +152,20 @@ class Store:
 
         Raises: see ``Store``.
         """
-        self._require_lease()
+        self._transactions.require_lease()
         self._database.create()
         with self._database.writing() as connection:
             version = 0
-            if self._has_results(connection):
-                self._require_owner(connection)
+            if self._transactions.has_results(connection):
+                self._transactions.require_owner(connection)
                 version = connection.scalar(select(summary.c.version).with_for_update()) or 0
                 for table in metadata.sorted_tables:
                     connection.execute(delete(table))
             else:
                 metadata.create_all(connection)
             put_key_values(connection, checkpoint_dir=checkpoint_dir)
-            if self._owner:
-                put_key_values(connection, owner=self._owner)
+            if self._transactions.owner:
+                put_key_values(connection, owner=self._transactions.owner)
             zeros = dict.fromkeys(("messages", "rejected", "late", "total_alerts", "alerts_from_ms"), 0)
             connection.execute(
                 insert(summary).values(
@@ -214,7 +184,7 @@ class Store:
 
         Raises: see ``Store``.
         """
-        with self._reading() as opened:
+        with self._transactions.reading() as opened:
             return read_key_values(opened[0]).offsets if opened else {}
 
     def write_batch(self, batch: Batch, rules: Rules, now_s: float) -> bool:
@@ -230,7 +200,7 @@ class Store:
         Raises: see ``Store``.
         """
         report = batch.report
-        with self._writing() as (connection, current):
+        with self._transactions.writing() as (connection, current):
             if current.query_id == batch.query_id and current.batch_id >= batch.batch_id:
                 return False
             units = add_totals(connection, report.totals)
@@ -268,7 +238,7 @@ class Store:
 
         Raises: see ``Store``.
         """
-        with self._writing() as (connection, current):
+        with self._transactions.writing() as (connection, current):
             new = insert_alerts(connection, delivered, topic_id, current.total_alerts)
             put_key_values(connection, alert_offsets=offsets)
             update_summary(connection, current, total_alerts=current.total_alerts + len(new))
@@ -279,7 +249,7 @@ class Store:
 
         Raises: see ``Store``.
         """
-        with self._reading() as opened:
+        with self._transactions.reading() as opened:
             return read_key_values(opened[0]).alert_offsets if opened else None
 
     def heartbeat(self, status: Status) -> None:
@@ -287,7 +257,7 @@ class Store:
 
         Raises: see ``Store``.
         """
-        with self._writing() as (connection, current):
+        with self._transactions.writing() as (connection, current):
             put_key_values(connection, status=status)
             timeline.count_readings(connection, status.at_s, 0)
             update_summary(connection, current)
@@ -299,18 +269,18 @@ class Store:
 
         Raises: see ``Store``.
         """
-        with self._writing() as (connection, current):
+        with self._transactions.writing() as (connection, current):
             timeline.delete_old_steps(connection, now_s)
             alerts_from_ms = int((now_s - retention_s) * 1_000)
             update_summary(connection, current, retention_s=retention_s, alerts_from_ms=alerts_from_ms)
 
         def delete_alerts() -> bool:
-            with self._writing() as (connection, current):
+            with self._transactions.writing() as (connection, current):
                 update_summary(connection, current)
                 return retention.delete_alerts(connection, current)
 
         def delete_windows() -> bool:
-            with self._writing() as (connection, current):
+            with self._transactions.writing() as (connection, current):
                 update_summary(connection, current)
                 return retention.delete_windows(connection, now_s - retention_s)
 
@@ -326,7 +296,7 @@ class Store:
 
         Raises: see ``Store``.
         """
-        with self._reading() as opened:
+        with self._transactions.reading() as opened:
             return opened[1].version if opened else 0
 
     def read(self, now_s: float) -> State:
@@ -337,7 +307,7 @@ class Store:
 
         Raises: see ``Store``.
         """
-        with self._reading() as opened:
+        with self._transactions.reading() as opened:
             return read_state(*opened, now_s) if opened else State()
 
     def alerts(
@@ -351,7 +321,7 @@ class Store:
 
         Raises: see ``Store``.
         """
-        with self._reading() as opened:
+        with self._transactions.reading() as opened:
             if not opened:
                 return []
             return read_alerts(*opened, limit, sensor_type=sensor_type, sensor_id=sensor_id, since_us=since_us)
@@ -368,7 +338,7 @@ class Store:
 
         Raises: see ``Store``.
         """
-        with self._reading() as opened:
+        with self._transactions.reading() as opened:
             if not opened:
                 return []
             return read_windows(
@@ -379,60 +349,3 @@ class Store:
                 location=location,
                 limit=limit,
             )
-
-    @contextmanager
-    def _reading(self) -> Iterator[tuple[Connection, Row[Any]] | None]:
-        """A transaction that reads, with the summary row; None if there are no results yet."""
-        if not self._database.exists():
-            yield None
-            return
-        with self._database.reading() as connection:
-            generation = self._database.generation
-            if self._checked_generation != generation and self._has_results(connection):
-                self._checked_generation = generation
-            checked = self._checked_generation == generation
-            yield (connection, connection.execute(select(summary)).one()) if checked else None
-
-    @contextmanager
-    def _writing(self) -> Iterator[tuple[Connection, Row[Any]]]:
-        """A transaction that writes, with the summary row, which it has locked.
-
-        Raises:
-            LeaseLost: This process owned the database, and another one has taken over.
-        """
-        self._require_lease()
-        with self._database.writing() as connection:
-            current = connection.execute(select(summary).with_for_update()).one()
-            self._require_owner(connection)
-            yield connection, current
-
-    def _require_lease(self) -> None:
-        if self._lease:
-            self._lease.require()
-
-    def _require_owner(self, connection: Connection) -> None:
-        if self._owner and self._lease:
-            try:
-                ownership.require_owner(connection, self._owner, self._protected)
-            except LeaseLost as error:
-                self._lease.lose(error)
-                raise
-
-    def _has_results(self, connection: Connection) -> bool:
-        """Return whether our tables exist; False if the database is empty.
-
-        Raises:
-            UserError: The tables are another program's, or of another version.
-        """
-        fix = "choose another with --database-url"
-        found = set(inspect(connection).get_table_names())
-        if summary.name in found:
-            if connection.scalar(select(summary.c.schema_version)) != SCHEMA_VERSION:
-                raise UserError(f"{self.name} was written by another version of this program; {fix}")
-            return True
-        if not self._database.is_sqlite and connection.scalar(text("SELECT to_regclass('iot_results')")) is not None:
-            # The tables are in a later schema of the search path.
-            return True
-        if found & metadata.tables.keys() or (found and connection.dialect.name == "sqlite"):
-            raise UserError(f"{self.name} is the database of another program; {fix}")
-        return False

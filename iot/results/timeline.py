@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select
 
-from iot.results.database import upsert
 from iot.results.tables import history
+from iot.results.upsert import upsert
 
 # How long steps of each length are shown, by length; in seconds. Each length divides the next.
 RATE_STEPS = {10: 900, 60: 3_600, 300: 6 * 3_600, 900: 24 * 3_600}

@@ -15,9 +15,9 @@ from iot.alerts import Alert, Delivered, Rules, broken_bound
 from iot.batches import MAX_SENSORS, Latest, Total
 from iot.readings import STANDARD_UNITS, Rejected, parse_timestamp
 from iot.results import timeline
-from iot.results.database import upsert
 from iot.results.queries import read_totals
 from iot.results.tables import alerts, key_values, latest, sensors, summary, totals, windows, windows_by_location
+from iot.results.upsert import upsert
 
 WINDOW_COLUMNS = ("sensor_type", "location", "unit", "count", "total", "min", "max")
 # Maximum numbers of values in the IN clause of one statement.

@@ -135,7 +135,7 @@ def test_a_replaced_owner_changes_nothing(url, stack):
     stack.callback(other.close)
     # What a second owner does once it has the lock.
     owner = this_process("second")
-    other._owner = owner
+    other._transactions.owner = owner
     with other._database.writing() as connection:
         put_key_values(connection, owner=owner)
     before = other.read(NOW_S)
@@ -143,7 +143,7 @@ def test_a_replaced_owner_changes_nothing(url, stack):
         with pytest.raises(LeaseLost, match=r"was taken over by second on \S+ \(process \d+\) while .* writes nothing"):
             write()
     assert other.read(NOW_S) == before
-    assert first._lease.lost
+    assert first._transactions.lease.lost
 
 
 def test_a_suspended_owner_of_another_machine_is_replaced_and_fenced(tmp_path, stack, monkeypatch):
@@ -277,10 +277,11 @@ def test_an_owner_whose_session_was_lost_may_be_replaced(server, stack, eventual
 def test_an_owner_that_finds_its_lock_taken_gives_up(server, stack, eventually, monkeypatch):
     first = owning(stack, server, this_process("first"))
     first.reset(IDENTITY, "state")
+    lock = first._transactions.lease
     # Between two looks of the first one.
-    monkeypatch.setattr(first._lease, "_lock", lambda: (_ for _ in ()).throw(InUse("it is in use by second")))
+    monkeypatch.setattr(lock, "_lock", lambda: (_ for _ in ()).throw(InUse("it is in use by second")))
     terminate(server)
-    eventually(lambda: first._lease.lost)
+    eventually(lambda: lock.lost)
     with pytest.raises(LeaseLost, match="in use by second; this process had lost its connection"):
         write_batch(first, 0, [Sample()])
 

@@ -7,7 +7,7 @@ import json
 import msgspec
 
 from iot.batches import Total
-from iot.results.database import StoreUnavailable
+from iot.results.store import StoreUnavailable
 from iot.web.app import services
 from iot.web.figures import metrics
 from iot.web.process import take_reports

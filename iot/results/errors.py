@@ -1,0 +1,77 @@
+"""What the database drivers raise, as errors that say what failed, on what, and how to fix it."""
+
+from __future__ import annotations
+
+import shlex
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import exc
+
+from iot.settings import UserError, reason
+
+# How every file of SQLite begins.
+SQLITE_MAGIC = b"SQLite format 3\0"
+
+
+class StoreUnavailable(UserError):  # noqa: N818  # a temporary condition
+    """The database is locked, full or unreachable. Nothing was changed; a retry may succeed."""
+
+
+@contextmanager
+def own_errors(name: str, file: Path | None, wait_s: float) -> Iterator[None]:
+    """Turn errors of the driver into ``StoreUnavailable`` and ``UserError``.
+
+    Args:
+        name: of the database, for messages.
+        file: the file of SQLite; None for PostgreSQL.
+        wait_s: how long a lock of another process was waited for.
+    """
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, sqlite3.OperationalError) as error:
+        why = reason(getattr(error, "orig", None) or error)
+        raise StoreUnavailable(_describe(name, file, wait_s, why)) from error
+    except exc.TimeoutError as error:
+        raise StoreUnavailable(f"cannot use {name}: all connections are busy, try again") from error
+    except exc.DatabaseError as error:
+        why = reason(error.orig or error)
+        if file and type(error) is exc.DatabaseError and not _is_sqlite(file):
+            # It may be any file of the user.
+            fix = "choose another with --database-url"
+            raise UserError(f"{name} is not an SQLite database, or its beginning is damaged; {fix}") from error
+        if file and type(error) is exc.DatabaseError:
+            raise UserError(f"{name} is damaged ({why}); to reset it: rm {shlex.quote(name)}") from error
+        if isinstance(error, exc.ProgrammingError) and not file:
+            raise UserError(f"cannot use {name}: {why}") from error
+        raise
+
+
+def cannot_write(file: Path, why: str) -> UserError:
+    """The error where a file cannot be written."""
+    return UserError(_cannot_write(file, why))
+
+
+def _describe(name: str, file: Path | None, wait_s: float, why: str) -> str:
+    if "locked" in why or "lock timeout" in why:
+        return f"{name} is locked by another process for more than {wait_s:g} s: stop that process"
+    if "full" in why or "No space" in why:
+        return f"no room for {name} ({why}): free some space"
+    # Another user's file or folder, or a read-only file system.
+    if file and ("readonly" in why or "unable to open" in why):
+        return _cannot_write(file, why)
+    return f"cannot use {name}: {why}"
+
+
+def _cannot_write(file: Path, why: str) -> str:
+    return f"cannot write {file}: {why}; choose another file with --database-url"
+
+
+def _is_sqlite(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+    except OSError:
+        return False
