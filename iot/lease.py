@@ -28,6 +28,8 @@ from iot.settings import UserError, reason
 EXPIRY_S = 10.0
 # How often to look at the sign of life of another machine.
 LOOK_EVERY_S = 0.2
+# How long to wait for a folder that does not answer.
+HANGING_S = 2.0
 # Size of the record in the file: one of constant length is never half old and half new.
 RECORD_BYTES = 1_024
 
@@ -161,11 +163,14 @@ class Lease(Held):
             # Nobody relies on a file that was removed, see _locked_file.
             if self._is_ours():
                 self.path.unlink()
-        os.close(self._file)
+        with suppress(OSError):
+            os.close(self._file)
 
     def _renew(self) -> None:
         """Check that no other process has taken over, and write a sign of life."""
-        with self._mutex:
+        if not self._mutex.acquire(timeout=HANGING_S):
+            raise TimeoutError("its folder does not answer")
+        try:
             if self._lost or self._released.is_set():
                 return
             if not self._is_ours() and not self._restored():
@@ -173,6 +178,8 @@ class Lease(Held):
                 return
             self._write_sign()
             self._renewed_s = self._clock()
+        finally:
+            self._mutex.release()
 
     def _is_ours(self) -> bool:
         """Whether the file is still the one that this process locked, and has its token."""

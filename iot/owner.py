@@ -23,6 +23,8 @@ from iot.settings import UserError
 
 # How often an owner renews its sign of life, or looks whether it still is the owner.
 RENEW_S = 1.0
+# How long to wait for the release. A network folder or a database server may not answer.
+CLOSE_S = 2.0
 
 
 class InUse(UserError):  # noqa: N818  # a state, not only an error
@@ -107,12 +109,13 @@ class Held(ABC):
         self.close()
 
     def close(self) -> None:
-        """Release it; another process can have it at once."""
-        if self._released.is_set():
-            return
+        """Release it; another process can have it at once.
+
+        Where that needs an answer that does not come within ``CLOSE_S``, it is released once the answer comes or this
+        process ends.
+        """
         self._released.set()
-        self._thread.join()
-        self._release()
+        self._thread.join(CLOSE_S)
 
     @property
     def lost(self) -> LeaseLost | None:
@@ -141,6 +144,8 @@ class Held(ABC):
     def _keep_renewing(self) -> None:
         while self._lost is None and not self._released.wait(RENEW_S):
             self._try_to_renew()
+        self._released.wait()
+        self._release()
 
     @abstractmethod
     def _try_to_renew(self) -> None:
@@ -148,7 +153,7 @@ class Held(ABC):
 
     @abstractmethod
     def _release(self) -> None:
-        """Let another process have it."""
+        """Let another process have it. It does not raise."""
 
 
 class Leases:

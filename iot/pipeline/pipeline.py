@@ -135,6 +135,8 @@ class Pipeline:
     def close(self) -> None:
         """Stop everything that runs."""
         self._stop.set()
+        # Otherwise each job would wait for a database server that is suspended.
+        self._store.give_up_without_answer()
         self._thread.join(30)
         self._heartbeat.end()
         for job in reversed(self._jobs):

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, exc, select, text
 
 from iot.owner import Held, LeaseLost, Owner, Protected
+from iot.results.errors import StoreUnavailable
 from iot.settings import UserError
 
 # The first number of the lock; the second is the id of the schema. Both make it a lock of this program's tables.
@@ -80,6 +81,8 @@ class AdvisoryLock(Held):
                 self._lock()
             else:
                 self._session.scalar(select(1))
+        except StoreUnavailable:
+            self._disconnect()
         except UserError as error:
             self._lost = LeaseLost(f"{error}; this process had lost its connection, and writes nothing more")
         except exc.SQLAlchemyError:

@@ -10,15 +10,16 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
 from sqlalchemy.pool import QueuePool
 
 from iot.results.errors import StoreUnavailable, cannot_write, own_errors
+from iot.results.server import Server
 from iot.settings import UserError, reason
 
 PRAGMAS = (
@@ -50,8 +51,8 @@ class Database:
         self._wait_s = wait_s
         self.path: Path | None = None
         """The file of SQLite; None for PostgreSQL."""
-        self.url: Any = None
-        """The URL of PostgreSQL; None for SQLite."""
+        self.server: Server | None = None
+        """The server of PostgreSQL; None for SQLite."""
         self._file: tuple[int, int] | None = None
         self.generation = 0
         self._writing = threading.Lock()
@@ -69,7 +70,7 @@ class Database:
             self._writer: Engine = self._reader.execution_options(begin="BEGIN IMMEDIATE")
         elif backend in ("postgresql", "postgres"):
             self.name = parsed.render_as_string()
-            self._writer = self._postgresql(parsed.set(drivername="postgresql+psycopg"))
+            self._writer = self._postgresql(parsed)
             self._reader = self._writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         else:
             raise UserError("--database-url must be sqlite:////path/to/file.db or postgresql://user@host/database")
@@ -94,14 +95,10 @@ class Database:
 
         return engine
 
-    def _postgresql(self, url: Any) -> Engine:
-        self.url = url
-        options = with_options(url, {"connect_timeout": 5, "options": f"-c lock_timeout={int(self._wait_s * 1000)}"})
-        try:
-            return create_engine(url, connect_args=options, pool_pre_ping=True, max_overflow=20)
-        except ImportError as error:
-            fix = "pip install 'psycopg[binary]'"
-            raise UserError(f"the PostgreSQL driver is not installed ({reason(error)}): {fix}") from error
+    def _postgresql(self, url: URL) -> Engine:
+        self.server = Server(url)
+        args = {"connect_timeout": 5, "options": f"-c lock_timeout={int(self._wait_s * 1000)}"}
+        return self.server.engine(args, pool_pre_ping=True, max_overflow=20)
 
     @property
     def is_sqlite(self) -> bool:
@@ -110,6 +107,11 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._writer.dispose()
+
+    def give_up_without_answer(self) -> None:
+        """As ``Store.give_up_without_answer``."""
+        if self.server:
+            self.server.give_up_without_answer()
 
     def exists(self) -> bool:
         """Return whether the file exists and is not empty; always true for PostgreSQL.
@@ -210,13 +212,13 @@ class Database:
             finally:
                 raw.close()
 
-    def own_errors(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def own_errors(self) -> Iterator[None]:
         """Turn errors of the driver into ``StoreUnavailable`` and ``UserError``."""
-        return own_errors(self.name, self.path, self._wait_s)
-
-
-def with_options(url: Any, args: dict[str, Any]) -> dict[str, Any]:
-    """Add the options of the URL, such as ``-c search_path=NAME``, which arguments would replace."""
-    given = url.query.get("options", "")
-    of_url = given if isinstance(given, str) else " ".join(given)
-    return args | {"options": f"{of_url} {args['options']}".strip()}
+        try:
+            with own_errors(self.name, self.path, self._wait_s):
+                yield
+        except StoreUnavailable as error:
+            if self.server and self.server.is_given_up:
+                raise StoreUnavailable(f"cannot use {self.name}: its server does not answer") from error
+            raise

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from sqlalchemy import Connection, create_engine, select
+from sqlalchemy import Connection, select
 from sqlalchemy.pool import NullPool
 
 from iot.lease import Lease
 from iot.owner import Held, Owner, Protected
 from iot.results.advisory_lock import AdvisoryLock, connect_args
-from iot.results.database import Database, with_options
+from iot.results.database import Database
 from iot.results.errors import cannot_write
 from iot.results.tables import key_values
 from iot.settings import UserError, reason
@@ -30,10 +30,10 @@ def take(
     database: Database, owner: Owner, protected: Protected, say: Callable[[str], None], stop: threading.Event
 ) -> Held:
     """Make ``owner`` the only process that writes; see ``Store.own``."""
-    if database.path is not None:
+    if database.server is None:
+        assert database.path
         return _lease(database.path, owner, protected, say, stop)
-    args = with_options(database.url, connect_args(owner))
-    engine = create_engine(database.url, connect_args=args, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    engine = database.server.engine(connect_args(owner), poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with database.own_errors():
         return AdvisoryLock(engine, owner, protected)
 

@@ -67,6 +67,13 @@ class Store:
         """Close all connections."""
         self._database.close()
 
+    def give_up_without_answer(self) -> None:
+        """Before a stop: where the server of PostgreSQL does not answer for 2 s, let every call fail from now on.
+
+        Calls that wait for the server, in other threads, fail too. Otherwise they would wait until it is back.
+        """
+        self._database.give_up_without_answer()
+
     # Used by the processing.
 
     @contextmanager

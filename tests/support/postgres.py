@@ -85,6 +85,23 @@ def drop_everything(url: str) -> None:
             connection.execute(statement)
 
 
+@contextmanager
+def suspended(url: str) -> Iterator[None]:
+    """Suspend the server with all its processes until the end of the block."""
+    folder = Path(url.rpartition("host=")[2])
+    server = int((folder / "data" / "postmaster.pid").read_text().split()[0])
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    processes = [server, *(int(line.split()[0]) for line in listed.splitlines() if int(line.split()[1]) == server)]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+
+
 def _as_other_user(folder: Path) -> list[str]:
     """PostgreSQL refuses to run as root: the beginning of a command that runs as another user, who owns the folder."""
     names = {user.pw_name: user for user in pwd.getpwall()}

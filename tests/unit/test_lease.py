@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -224,6 +225,28 @@ def test_a_folder_that_cannot_be_read_is_no_reason_to_give_up(path, monkeypatch)
             with pytest.raises(LeaseUnknown, match=r"cannot read .*a b\.lock: Input/output error"):
                 held.require()
         held.require()
+
+
+def test_a_folder_that_hangs_delays_neither_a_write_nor_the_stop(path, monkeypatch):
+    """As a network folder whose server does not answer."""
+    clock, hangs, answers = Clock(), threading.Event(), threading.Event()
+    monkeypatch.setattr("iot.owner.CLOSE_S", 0.2)
+    monkeypatch.setattr(lease, "HANGING_S", 0.2)
+    held = hold(path, this_process("script"), clock)
+    with monkeypatch.context() as patch:
+        patch.setattr(lock_file, "read", lambda _: hangs.set() or (answers.wait() and b""))
+        assert hangs.wait(30)
+        clock.now_s += lease.EXPIRY_S
+        begun_s = time.monotonic()
+        with pytest.raises(LeaseUnknown, match=r"cannot read .*a b\.lock: its folder does not answer"):
+            held.require()
+        held.close()
+        assert time.monotonic() - begun_s < 5
+        assert held.lost is None
+    answers.set()
+    held._thread.join(30)
+    # It is released as soon as the folder answers.
+    hold(path, this_process("script")).close()
 
 
 def test_the_sign_of_life_changes_by_itself(path, eventually):
