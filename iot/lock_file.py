@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
 from pathlib import Path
+
+# A byte far behind the largest file of SQLite, which has less than 2**48.
+BEYOND_END = 2**62
 
 
 def open_file(path: Path) -> int:
@@ -37,11 +41,38 @@ def try_lock(file: int) -> bool | None:
     return True
 
 
+def try_lock_beyond_end(file: int) -> bool | None:
+    """As ``try_lock``, for a file that another library locks too: the lock is on a byte that no file reaches.
+
+    It belongs to the descriptor and not, as other locks of bytes, to the process. It is one of the file itself, so it
+    is the same on every path. ``unlock_beyond_end`` releases it.
+    """
+    return _set_beyond_end(file, fcntl.F_WRLCK)
+
+
+def unlock_beyond_end(file: int) -> None:
+    """Release the lock. The descriptor stays open: closing one drops all locks of the process on the file."""
+    _set_beyond_end(file, fcntl.F_UNLCK)
+
+
+def _set_beyond_end(file: int, kind: int) -> bool | None:
+    # Only Linux has it.
+    command = getattr(fcntl, "F_OFD_SETLK", None)
+    if command is None:
+        return None
+    try:
+        # A struct flock: kind, from where, first byte, number of bytes, process.
+        fcntl.fcntl(file, command, struct.pack("hhqqi4x", kind, os.SEEK_SET, BEYOND_END, 1, 0))
+    except OSError as error:
+        return _refused(error)
+    return True
+
+
 def _refused(error: OSError) -> bool | None:
     """Return False if another process has the lock, None if the file system has no locks; otherwise raise the error."""
     if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
         return False
-    if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+    if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
         raise error
     return None
 

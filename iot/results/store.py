@@ -160,7 +160,7 @@ class Store:
         Raises: see ``Store``.
         """
         self._transactions.require_lease()
-        self._database.create()
+        self._transactions.create()
         with self._database.writing() as connection:
             version = 0
             if self._transactions.has_results(connection):

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, inspect, select, text
 from iot.owner import Held, LeaseLost, Owner, Protected
 from iot.results import ownership
 from iot.results.database import Database
+from iot.results.file_lease import FileLease
 from iot.results.tables import SCHEMA_VERSION, metadata, summary
 from iot.results.writes import put_key_values
 from iot.settings import UserError
@@ -45,6 +46,12 @@ class Transactions:
             yield self.lease
         finally:
             self.lease.close()
+
+    def create(self) -> None:
+        """Create the database's file if it is missing, and own it."""
+        self._database.create()
+        if isinstance(self.lease, FileLease):
+            self.lease.lock_database()
 
     def forget_tables(self) -> None:
         """Look for the tables again before they are read."""

@@ -33,7 +33,7 @@ ELSEWHERE = """
 import sys
 from iot import lock_file, owner
 owner.socket.gethostname = lambda: {host!r}
-lock_file.try_lock = lambda file: True
+lock_file.try_lock = lock_file.try_lock_beyond_end = lambda file: True
 import iot_streaming_app
 sys.exit(iot_streaming_app.main(sys.argv[1:]))
 """
@@ -100,6 +100,7 @@ def test_in_every_combination_the_second_refuses_and_the_first_stays_exact(
             "database_url": f"sqlite:///{tmp_path}/two/results.db",
         }
         folder, database = first.folder / "checkpoints", first.folder / "results.db"
+        hard_link = tmp_path / "elsewhere" / "other name.db"
         cases = [
             (first, {}, folder, 0),
             (first, {"checkpoint_dir": here["checkpoint_dir"]}, database, 0),
@@ -119,16 +120,25 @@ def test_in_every_combination_the_second_refuses_and_the_first_stays_exact(
                 folder,
                 0,
             ),
+            (
+                first,
+                {"checkpoint_dir": here["checkpoint_dir"], "database_url": f"sqlite:///{hard_link}"},
+                hard_link,
+                0,
+            ),
             (in_postgres, {"checkpoint_dir": here["checkpoint_dir"]}, "postgresql://iot@", 1),
             (in_postgres, {}, in_postgres.folder / "checkpoints", 1),
         ]
         (tmp_path / "two").mkdir()
+        hard_link.parent.mkdir()
+        hard_link.hardlink_to(database)
         for app, flags, shared, number in cases:
             line = refusal(second_of(app, broker, topic, tmp_path / "two", **flags))
             assert str(shared) in line
             assert re.search(rf" is in use by iot_streaming_app on \S+ \(process {processes[number].pid}\)", line), line
             # It left nothing behind.
             assert not [path for path in (tmp_path / "two").rglob("*") if path.is_file()]
+        hard_link.unlink()
         assert (figures(first), figures(in_postgres)) == before
         write(broker.kafka, topic, iter(messages[10_000:]), at_once=800)
         records = oracle.read_topic(broker.bootstrap_servers, topic)

@@ -149,6 +149,7 @@ def test_a_replaced_owner_changes_nothing(url, stack):
 def test_a_suspended_owner_of_another_machine_is_replaced_and_fenced(tmp_path, stack, monkeypatch):
     """SQLite in a folder that two machines share, and that does not share locks."""
     monkeypatch.setattr(lock_file, "try_lock", lambda file: True)
+    monkeypatch.setattr(lock_file, "try_lock_beyond_end", lambda file: True)
     monkeypatch.setattr(lease, "EXPIRY_S", 0.6)
     monkeypatch.setattr("iot.owner.RENEW_S", 600.0)
     url = f"sqlite:///{tmp_path}/results.db"

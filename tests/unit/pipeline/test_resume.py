@@ -320,12 +320,16 @@ def test_a_database_with_a_second_hard_link_is_refused(store, place, tmp_path):
         with pytest.raises(InUse, match=r"second name.db is in use by app on .* --checkpoint-dir and a --database-url"):
             own(second, place_in(tmp_path, "other", "second name.db")).__enter__()
         third = Store(f"sqlite:///{tmp_path}/elsewhere/third.db")
-        with pytest.raises(UserError, match=r"has another name \(a hard link\).*--checkpoint-dir and --database-url"):
+        with pytest.raises(InUse, match=r"third.db is in use by app on .* --checkpoint-dir and a --database-url of"):
             own(third, place_in(tmp_path, "other", "elsewhere/third.db")).__enter__()
         assert store.read(NOW_S).messages == 2
         second.close()
         third.close()
     assert not (tmp_path / "elsewhere" / "third.db.lock").exists()
+    ended = Store(f"sqlite:///{tmp_path}/elsewhere/third.db")
+    with pytest.raises(UserError, match=r"has another name \(a hard link\).*--checkpoint-dir and --database-url"):
+        own(ended, place_in(tmp_path, "other", "elsewhere/third.db")).__enter__()
+    ended.close()
 
 
 def test_a_folder_of_another_user_is_refused_with_the_flag(store, tmp_path):
