@@ -14,7 +14,7 @@ from pathlib import Path
 
 from iot.batches import Identity, Offsets
 from iot.owner import Leases, this_process
-from iot.results.store import Store
+from iot.results.store import Store, choose
 from iot.settings import UserError
 from iot.spark.checkpoints import (
     KEPT,
@@ -105,8 +105,9 @@ def resume(
     kept = _set_aside(store, folders, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s)))
     state_id = uuid.uuid4().hex
     store.reset(identity, state_id, place.checkpoint_dir)
+    written = CheckpointNotes(identity, offsets, state_id, store.name, store.place_id())
     for folder in folders:
-        write_notes(folder, CheckpointNotes(identity, offsets, state_id, store.name))
+        write_notes(folder, written)
     if not kept:
         return offsets, None
     found = [folder.name for folder, note in zip(folders, notes, strict=True) if note] + ["database"] * bool(stored)
@@ -136,11 +137,11 @@ def _require_one_run(store: Store, place: Place, notes: list[CheckpointNotes], s
     for note in notes if not stored_id else []:
         name = note.database
         # Whether another server still has it cannot be seen from here.
-        if name and name != store.name and (not name.startswith("/") or Path(name).exists()):
-            url = f"sqlite:///{name}" if name.startswith("/") else name
+        is_there = not name.startswith("/") or Path(name).exists()
+        if name and is_there and not store.is_at(name, note.database_id):
             raise UserError(
                 f"the checkpoints in {here} belong to the database {name}: "
-                f"choose --database-url {shlex.quote(url)}, or another --checkpoint-dir; {place.reset}"
+                f"choose {choose(name)}, or another --checkpoint-dir; {place.reset}"
             )
 
 

@@ -7,5 +7,5 @@ Other folders use:
 Behind them, in reading order: ``tables`` (the schema), ``database``, ``server`` and ``errors`` (connections, and how
 they fail), ``ownership``, ``file_lease`` and ``advisory_lock`` (one process writes), ``transactions`` (on tables that
 are ours), ``writes``, ``upsert`` and ``queries`` (the statements), ``timeline`` (counts over the last day),
-``retention`` (what is deleted) and ``aside`` (what is kept of an earlier run).
+``retention`` (what is deleted), ``names`` (of databases) and ``aside`` (what is kept of an earlier run).
 """

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, exc, text
 
 from iot.results.advisory_lock import SCHEMA_NAME
 from iot.results.database import Database
+from iot.results.names import paste
 from iot.results.tables import metadata
 from iot.settings import UserError, reason
 
@@ -72,7 +73,7 @@ def how_to_remove_file(file: Path) -> str:
 
 def how_to_remove_schema(database: Database, schema: str) -> str:
     """The command that removes a schema."""
-    return f"psql {shlex.quote(database.name)} -c 'DROP SCHEMA {schema} CASCADE'"
+    return f"psql {shlex.quote(paste(database.name))} -c {shlex.quote(f'DROP SCHEMA {schema} CASCADE')}"
 
 
 def _unused(path: Path) -> Path:

@@ -16,10 +16,11 @@ from sqlalchemy import delete, insert, select
 from iot.alerts import Alert, Delivered, Rules
 from iot.batches import Identity, Offsets
 from iot.owner import Held, Owner
-from iot.results import aside, retention, timeline
+from iot.results import aside, names, retention, timeline
 from iot.results.database import Database
 from iot.results.errors import StoreUnavailable
 from iot.results.model import Batch, State, Status, Window
+from iot.results.names import choose
 from iot.results.queries import RATE_S, read_alerts, read_key_values, read_state, read_windows
 from iot.results.tables import SCHEMA_VERSION, metadata, summary
 from iot.results.transactions import Transactions
@@ -31,6 +32,7 @@ from iot.results.writes import (
     upsert_latest,
     upsert_windows,
 )
+from iot.settings import UserError
 
 DATABASE_URL = "sqlite:////tmp/dashboard-results.db"
 # How long to wait for a lock that another process holds.
@@ -38,7 +40,7 @@ LOCK_WAIT_S = 5.0
 # How long one call of ``prune`` deletes; the next call deletes the rest.
 PRUNE_S = 5.0
 
-__all__ = ["DATABASE_URL", "Store", "StoreUnavailable"]
+__all__ = ["DATABASE_URL", "Store", "StoreUnavailable", "choose"]
 
 
 class Store:
@@ -100,6 +102,32 @@ class Store:
         """
         with self._transactions.own(owner, fix, say, stop or threading.Event()) as lease:
             yield lease
+
+    def place_id(self) -> str:
+        """Return an id of where the results are, whether or not there are any; empty if there is none.
+
+        It does not depend on how the URL is written. A file of SQLite has none.
+
+        Raises: see ``Store``.
+        """
+        if self._database.is_sqlite:
+            return ""
+        try:
+            with self._database.reading() as connection:
+                return names.place_id(connection)
+        except StoreUnavailable:
+            raise
+        except UserError:
+            # The server does not tell every user its id.
+            return ""
+
+    def is_at(self, name: str, place_id: str) -> bool:
+        """Return whether this database is the one that had this name, and this ``place_id`` if it is not empty.
+
+        Raises: see ``Store``.
+        """
+        ours = self.place_id() if place_id else ""
+        return ours == place_id if ours else names.same_address(name, self.name)
 
     def identity(self) -> tuple[Identity, str] | None:
         """Return the topic that the results are about and their state id; None if there are no results yet.

@@ -31,6 +31,8 @@ class CheckpointNotes(msgspec.Struct):
     """Ties a checkpoint to the database that has its results."""
     database: str = ""
     """The name of that database; empty in notes of an earlier version."""
+    database_id: str = ""
+    """An id of its place; empty if unknown."""
 
 
 def read_notes(checkpoint: Path) -> CheckpointNotes | None:
@@ -116,7 +118,7 @@ def set_aside(checkpoint: Path, stamp: str) -> Path:
 
 def how_to_reset(*paths: Path) -> str:
     """The command that removes this state, for messages."""
-    return f"to reset: rm -r {shlex.join(map(str, paths))}"
+    return f"to reset: rm -r -- {shlex.join(map(str, paths))}"
 
 
 @contextmanager

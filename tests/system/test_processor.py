@@ -113,7 +113,7 @@ def test_available_now_counts_every_message_and_expired_messages_are_an_error(br
     admin.delete_records(dict.fromkeys(partitions, -1))
     with processor.running("--available-now") as run:
         assert "expired" in run.error()
-    assert f"; to reset: rm -r {processor.checkpoints}/" in run.err
+    assert f"; to reset: rm -r -- {processor.checkpoints}/" in run.err
 
 
 def test_live_output_restart_and_a_deleted_topic(broker, tmp_path, admin, eventually):

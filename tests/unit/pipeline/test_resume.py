@@ -16,7 +16,7 @@ from iot.owner import InUse, Leases
 from iot.pipeline.resume import Place, owned, resume
 from iot.results.store import Store
 from iot.settings import UserError
-from iot.spark.checkpoints import NOTES, CheckpointNotes, read_notes, write_notes
+from iot.spark.checkpoints import NOTES, CheckpointNotes, how_to_reset, read_notes, write_notes
 from tests.support.results import Sample, write_batch
 
 OURS = Identity("iot-sensors", "topic-id")
@@ -100,7 +100,7 @@ def test_removing_checkpoints_resets_everything_and_keeps_the_results_under_anot
     for name in left:
         aside = place.folders[0].with_name(f"{name}.before-{STAMP}")
         assert (aside / "offsets" / "0").read_text() == "v1"
-        assert f"{aside} (remove it with: rm -r {aside})" in line
+        assert f"{aside} (remove it with: rm -r -- {aside})" in line
     # The commands of the line remove what was kept, and nothing else.
     for command in re.findall(r"remove it with: ([^)]+)\)", line):
         subprocess.run(command, shell=True, check=True)
@@ -117,7 +117,7 @@ def test_without_the_database_the_checkpoints_are_kept_under_another_name(store,
     for folder in place.folders:
         aside = folder.with_name(f"{folder.name}.before-{STAMP}")
         assert (aside / "offsets" / "0").exists()
-        assert f"{aside} (remove it with: rm -r {aside})" in line
+        assert f"{aside} (remove it with: rm -r -- {aside})" in line
         assert not (folder / "offsets").exists()
 
 
@@ -207,7 +207,7 @@ def test_parts_of_two_runs_are_refused(store, place, tmp_path, how):
 
 def test_a_topic_that_was_made_again_is_refused_until_the_checkpoints_are_gone(store, place):
     run(store, place, EARLIER)
-    with pytest.raises(UserError, match=r"is of an earlier topic iot-sensors.*; to reset: rm -r \S+ \S+$"):
+    with pytest.raises(UserError, match=r"is of an earlier topic iot-sensors.*; to reset: rm -r -- \S+ \S+$"):
         begin(store, place)
     # Without checkpoints nothing can be mixed up, and the database may be one that has no file to remove.
     for folder in place.folders:
@@ -249,8 +249,38 @@ def test_notes_and_results_of_an_earlier_version_are_continued(store, place):
 
 
 def test_the_message_has_the_command_that_resets_everything():
-    assert Place([Path("/a"), Path("/b")], "/c.db").reset == "to reset: rm -r /a /b"
-    assert Place([Path("/a b"), Path("/b'c")], "").reset == """to reset: rm -r '/a b' '/b'"'"'c'"""
+    assert Place([Path("/a"), Path("/b")], "/c.db").reset == "to reset: rm -r -- /a /b"
+    assert Place([Path("/a b"), Path("/b'c")], "").reset == """to reset: rm -r -- '/a b' '/b'"'"'c'"""
+
+
+@pytest.mark.parametrize("name", ["-rf", "--", "a b", "it's", 'a "b"', "größe", "$HOME", "*", "a;b", "~", "a)b", "#"])
+def test_the_command_removes_what_has_an_odd_name_and_nothing_else(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "neighbour").mkdir()
+    folders = [Path(name) / "one", Path(name) / "two"]
+    for folder in (*folders, Path(name) / "three"):
+        folder.mkdir(parents=True)
+    command = Place(folders, "").reset.removeprefix("to reset: ")
+    subprocess.run(command, shell=True, check=True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted([name, "neighbour", "three"])
+    subprocess.run(how_to_reset(Path(name)).removeprefix("to reset: "), shell=True, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["neighbour"]
+
+
+@pytest.mark.parametrize("way", ["link.db", "folder/results.db", "hard.db"])
+def test_a_database_that_was_emptied_is_the_same_on_another_path(store, place, tmp_path, way):
+    run(store, place)
+    store.close()
+    database = Path(place.database)
+    for file in (database, *tmp_path.glob("results.db-*")):
+        file.unlink()
+    database.touch()
+    (tmp_path / "link.db").symlink_to(database)
+    (tmp_path / "folder").symlink_to(tmp_path)
+    (tmp_path / "hard.db").hardlink_to(database)
+    other = Store(f"sqlite:///{tmp_path / way}")
+    assert "only one and two of an earlier run was there" in begin(other, place_in(tmp_path, database=way))
+    other.close()
 
 
 # Two applications -----------------------------------------------------------------------------------------------------
