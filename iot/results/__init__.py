@@ -4,8 +4,12 @@ Other folders use:
     store: ``Store`` reads and writes a results database; the only way in.
     model: what ``Store`` takes and returns.
 
-Behind them, in reading order: ``tables`` (the schema), ``database``, ``server`` and ``errors`` (connections, and how
-they fail), ``ownership``, ``file_lease`` and ``advisory_lock`` (one process writes), ``transactions`` (on tables that
-are ours), ``writes``, ``upsert`` and ``queries`` (the statements), ``timeline`` (counts over the last day),
-``retention`` (what is deleted), ``names`` (of databases) and ``aside`` (what is kept of an earlier run).
+Behind them, in reading order:
+    tables: the schema.
+    database, server, errors, damage: connections, and how they fail.
+    ownership, file_lease, advisory_lock: one process writes.
+    transactions: on tables that are ours.
+    writes, upsert, queries, timeline: the statements; ``timeline`` has counts over the last day.
+    retention, aside: what is deleted, and what is kept of an earlier run.
+    names: which names of databases mean the same, and how a command is given one.
 """

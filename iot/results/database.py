@@ -18,6 +18,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
 from sqlalchemy.pool import QueuePool
 
+from iot.results.damage import DamageCheck
 from iot.results.errors import StoreUnavailable, cannot_write, own_errors
 from iot.results.server import Server
 from iot.settings import UserError, reason
@@ -55,6 +56,7 @@ class Database:
         """The server of PostgreSQL; None for SQLite."""
         self._file: tuple[int, int] | None = None
         self.generation = 0
+        self._damage: DamageCheck | None = None
         self._writing = threading.Lock()
         try:
             parsed = make_url(url)
@@ -66,6 +68,7 @@ class Database:
                 raise UserError("--database-url has a question mark, which an SQLite path cannot have: rename the file")
             self.path = Path(parsed.database).absolute()
             self.name = str(self.path)
+            self._damage = DamageCheck(self.path)
             self._reader: Engine = self._sqlite()
             self._writer: Engine = self._reader.execution_options(begin="BEGIN IMMEDIATE")
         elif backend in ("postgresql", "postgres"):
@@ -133,6 +136,7 @@ class Database:
         file = (found.st_dev, found.st_ino) if found else None
         if file != self._file:
             self._writer.dispose()
+            self._damage = DamageCheck(self.path)
             self._file = file
             self.generation += 1
         return found is not None and found.st_size > 0
@@ -216,7 +220,7 @@ class Database:
     def own_errors(self) -> Iterator[None]:
         """Turn errors of the driver into ``StoreUnavailable`` and ``UserError``."""
         try:
-            with own_errors(self.name, self.path, self._wait_s):
+            with own_errors(self.name, self._damage, self._wait_s):
                 yield
         except StoreUnavailable as error:
             if self.server and self.server.is_given_up:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import exc
 
+from iot.results.damage import DamageCheck
 from iot.settings import UserError, reason
 
 # How every file of SQLite begins.
@@ -21,14 +22,15 @@ class StoreUnavailable(UserError):  # noqa: N818  # a temporary condition
 
 
 @contextmanager
-def own_errors(name: str, file: Path | None, wait_s: float) -> Iterator[None]:
+def own_errors(name: str, check: DamageCheck | None, wait_s: float) -> Iterator[None]:
     """Turn errors of the driver into ``StoreUnavailable`` and ``UserError``.
 
     Args:
         name: of the database, for messages.
-        file: the file of SQLite; None for PostgreSQL.
+        check: of the file of SQLite, made once SQLite has reported damage; None for PostgreSQL.
         wait_s: how long a lock of another process was waited for.
     """
+    file = check.file if check else None
     try:
         yield
     except (exc.OperationalError, exc.InterfaceError, sqlite3.OperationalError) as error:
@@ -38,15 +40,26 @@ def own_errors(name: str, file: Path | None, wait_s: float) -> Iterator[None]:
         raise StoreUnavailable(f"cannot use {name}: all connections are busy, try again") from error
     except exc.DatabaseError as error:
         why = reason(error.orig or error)
-        if file and type(error) is exc.DatabaseError and not _is_sqlite(file):
-            # It may be any file of the user.
-            fix = "choose another with --database-url"
-            raise UserError(f"{name} is not an SQLite database, or its beginning is damaged; {fix}") from error
-        if file and type(error) is exc.DatabaseError:
-            raise UserError(f"{name} is damaged ({why}); to reset it: rm {shlex.quote(name)}") from error
+        if check and type(error) is exc.DatabaseError:
+            raise _damage(name, check, why) from error
         if isinstance(error, exc.ProgrammingError) and not file:
             raise UserError(f"cannot use {name}: {why}") from error
         raise
+
+
+def _damage(name: str, check: DamageCheck, why: str) -> UserError:
+    """The error where SQLite reports damage: only a file that is damaged is to be removed."""
+    if not _is_sqlite(check.file):
+        # It may be any file of the user.
+        fix = "choose another with --database-url"
+        return UserError(f"{name} is not an SQLite database, or its beginning is damaged; {fix}")
+    try:
+        found = check.find()
+    except sqlite3.Error as error:
+        return StoreUnavailable(f"cannot use {name} ({why}), and cannot check it ({reason(error)}): try again")
+    if not found:
+        return StoreUnavailable(f"cannot use {name} ({why}), but a check found no damage: try again")
+    return UserError(f"{name} is damaged ({why}); to reset it: rm {shlex.quote(name)}")
 
 
 def cannot_write(file: Path, why: str) -> UserError:

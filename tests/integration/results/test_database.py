@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import sqlite3
 import subprocess
@@ -12,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, exc
 
+from iot.results.damage import CHECKED_S, DamageCheck, find_damage
 from iot.results.model import Status
 from iot.results.store import Store, StoreUnavailable
 from iot.settings import UserError
 from tests.support.results import IDENTITY, NOW_S, Sample, Stream, delivered, opened, write_batch
 
 ROOT = Path(__file__).parents[3]
+PAGE = 4_096
 # Locks the database, prints a line, waits for a line of input, then writes.
 HOLD_LOCK = """
 import sqlite3, sys
@@ -154,7 +157,7 @@ def test_a_full_disk_gives_a_one_line_error_and_rolls_the_batch_back(path):
     [
         # It may be any file of the user, so nothing says to remove it.
         (0, "is not an SQLite database, or its beginning is damaged; choose another with --database-url"),
-        (100, r"is damaged \([a-z ]+\); to reset it: rm '.*'"),
+        (100, r"is damaged \(.+\); to reset it: rm '.*'"),
     ],
 )
 def test_a_damaged_file_is_reported_with_its_name_and_a_fix(store, path, at, said):
@@ -172,6 +175,139 @@ def test_a_damaged_file_is_reported_with_its_name_and_a_fix(store, path, at, sai
             call(open_store(path))
         assert not isinstance(caught.value, StoreUnavailable)
         assert re.fullmatch(f"{re.escape(str(path))} {said}", str(caught.value))
+
+
+def calls_of(store: Store) -> list[Any]:
+    """Everything that reads results or writes them."""
+    samples = [Sample(sensor_id=f"s{of}", at_s=of, location=f"l{of % 7}") for of in range(900)]
+    return [
+        store.identity,
+        lambda: store.read(NOW_S),
+        lambda: store.alerts(1_000),
+        store.windows,
+        lambda: store.windows(location="l1"),
+        lambda: write_batch(store, 7, samples),
+        lambda: store.write_alerts([delivered(of) for of in range(900)], {}, "topic"),
+        lambda: store.heartbeat(Status(NOW_S, NOW_S)),
+        lambda: store.prune(NOW_S + 90_000, 60),
+    ]
+
+
+def said_by(path: Path) -> list[str]:
+    """What the calls say, each with a store of its own: a first error must not hide others."""
+    said = []
+    for number in range(len(calls_of(open_store(path)))):
+        store = open_store(path)
+        try:
+            calls_of(store)[number]()
+        except UserError as error:
+            said.append(str(error))
+        finally:
+            store.close()
+    return said
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_damage_anywhere_inside_is_recognised_when_it_is_met(store, path, seed):
+    """A page that was overwritten with random bytes."""
+    chance = random.Random(seed)
+    many = [Sample(sensor_id=f"s{of}", at_s=of, location=f"l{of % 7}") for of in range(2_000)]
+    write_batch(store, 0, many)
+    store.write_alerts([delivered(of) for of in range(2_000)], {}, "topic")
+    store.close()
+    content = bytearray(path.read_bytes())
+    pages = len(content) // PAGE
+    for page in chance.sample(range(1, pages), k=1 + pages // 8):
+        content[page * PAGE : (page + 1) * PAGE] = chance.randbytes(PAGE)
+    path.write_bytes(content)
+    said = said_by(path)
+    assert any("is damaged (" in line for line in said), said
+    for line in said:
+        assert "\n" not in line
+        assert re.search(r"is damaged \(.+\); to reset it: rm '|^no room", line), line
+    # The command of the message helps.
+    command = next(line for line in said if "is damaged" in line).partition("to reset it: ")[2]
+    subprocess.run(command, shell=True, check=True)
+    again = open_store(path)
+    again.reset(IDENTITY, "new")
+    assert write_batch(again, 0, [Sample()])
+    again.close()
+
+
+@pytest.mark.parametrize("error", ["database disk image is malformed", "file is not a database", "unknown error"])
+def test_a_sound_database_is_never_removed_because_of_an_error(store, path, error):
+    """As after a fault of the memory or of a cable."""
+    write_batch(store, 0, [Sample()])
+    faults = [sqlite3.DatabaseError(error)]
+
+    @event.listens_for(store._database._reader, "before_cursor_execute")
+    def fail(*_: object) -> None:
+        if faults:
+            raise exc.DatabaseError("SELECT", {}, faults[0])
+
+    with pytest.raises(StoreUnavailable) as raised:
+        store.read(NOW_S)
+    assert str(raised.value) == f"cannot use {path} ({error}), but a check found no damage: try again"
+    faults.clear()
+    assert store.read(NOW_S).messages == 1
+
+
+def test_a_damage_that_cannot_be_checked_is_no_reason_to_remove(store, path, holder):
+    """Another program has the file for itself."""
+    store.close()
+    release(holder)
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        failing = open_store(path)
+        with pytest.raises(UserError) as raised, failing._database.own_errors():
+            raise exc.DatabaseError("SELECT", {}, sqlite3.DatabaseError("database disk image is malformed"))
+        assert "rm " not in str(raised.value)
+        failing.close()
+    other.close()
+
+
+def test_a_check_counts_for_a_minute(path, monkeypatch):
+    checked: list[Path] = []
+    monkeypatch.setattr("iot.results.damage.find_damage", lambda file: checked.append(file) or "page 3 is bad")
+    now_s = 0.0
+    check = DamageCheck(path, lambda: now_s)
+    assert [check.find(), check.find()] == ["page 3 is bad"] * 2
+    assert checked == [path]
+    now_s += CHECKED_S
+    check.find()
+    assert checked == [path] * 2
+
+
+def test_an_index_that_lacks_a_row_is_damage(path):
+    """The quick check does not look for it."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE one (x)")
+        connection.execute("CREATE INDEX of_one ON one (x)")
+        connection.executemany("INSERT INTO one VALUES (?)", [(of,) for of in range(100)])
+        [page] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'of_one'").fetchone()
+    connection.close()
+    assert find_damage(path) == ""
+    content = bytearray(path.read_bytes())
+    # The number of cells stands behind the type of the page and its first free block.
+    content[(page - 1) * PAGE + 3 : (page - 1) * PAGE + 5] = (99).to_bytes(2, "big")
+    path.write_bytes(content)
+    assert find_damage(path) != ""
+
+
+def test_a_sound_database_is_not_checked(store, path, monkeypatch):
+    """A check reads the whole file."""
+    checked: list[str] = []
+
+    @event.listens_for(store._database._reader, "before_cursor_execute")
+    def note(connection: Any, cursor: Any, statement: str, *_: object) -> None:
+        checked.append(statement)
+
+    monkeypatch.setattr("iot.results.damage.find_damage", lambda _: pytest.fail("it was checked"))
+    write_batch(store, 0, [Sample()])
+    with pytest.raises(StoreUnavailable), store._database.own_errors():
+        raise sqlite3.OperationalError("database is locked")
+    assert not [statement for statement in checked if "check" in statement]
 
 
 def test_the_database_of_another_program_is_left_unchanged(path):
