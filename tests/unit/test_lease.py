@@ -233,8 +233,14 @@ def test_a_folder_that_hangs_delays_neither_a_write_nor_the_stop(path, monkeypat
     monkeypatch.setattr("iot.owner.CLOSE_S", 0.2)
     monkeypatch.setattr(lease, "HANGING_S", 0.2)
     held = hold(path, this_process("script"), clock)
+
+    def read(_: Path) -> bytes:
+        hangs.set()
+        answers.wait()
+        return b""
+
     with monkeypatch.context() as patch:
-        patch.setattr(lock_file, "read", lambda _: hangs.set() or (answers.wait() and b""))
+        patch.setattr(lock_file, "read", read)
         assert hangs.wait(30)
         clock.now_s += lease.EXPIRY_S
         begun_s = time.monotonic()

@@ -110,6 +110,7 @@ def test_notes_of_an_earlier_version_are_compared_by_address(server, place):
     run(server, place)
     for folder in place.folders:
         notes = read_notes(folder)
+        assert notes
         notes.database_id = ""
         write_notes(folder, notes)
     with pytest.raises(UserError, match="belong to the database"):

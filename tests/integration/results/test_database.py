@@ -269,7 +269,12 @@ def test_a_damage_that_cannot_be_checked_is_no_reason_to_remove(store, path, hol
 
 def test_a_check_counts_for_a_minute(path, monkeypatch):
     checked: list[Path] = []
-    monkeypatch.setattr("iot.results.damage.find_damage", lambda file: checked.append(file) or "page 3 is bad")
+
+    def find(file: Path) -> str:
+        checked.append(file)
+        return "page 3 is bad"
+
+    monkeypatch.setattr("iot.results.damage.find_damage", find)
     now_s = 0.0
     check = DamageCheck(path, lambda: now_s)
     assert [check.find(), check.find()] == ["page 3 is bad"] * 2

@@ -66,7 +66,12 @@ def test_the_lock_of_a_suspended_server_is_left_behind(server, owned, eventually
     store, stack = owned
     lock, looks = store._transactions.lease, threading.Event()
     look = lock._try_to_renew
-    monkeypatch.setattr(lock, "_try_to_renew", lambda: looks.set() or look())
+
+    def noted() -> None:
+        looks.set()
+        look()
+
+    monkeypatch.setattr(lock, "_try_to_renew", noted)
     with suspended(server):
         looks.clear()
         # From here on, the thread of the lock waits for an answer.
