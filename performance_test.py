@@ -26,6 +26,7 @@ import iot  # noqa: F401  # stops an unsupported Python before a package is miss
 from rich.console import Console
 
 from iot import cli
+from iot.inputs import name_of
 from iot.kafka.connect import require_broker
 from iot.kafka.sender import CLIENTS
 from iot.kafka.topics import TOPICS, ensure_topics
@@ -255,6 +256,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.test is None and (args.messages or args.threads or args.rate or args.duration):
         args.test = "custom"
+    for flag, path in (("--kafka-config", args.kafka_config), ("--compare", args.compare)):
+        if args.test is None and path and name_of(path) == "standard input":
+            parser.error(f"{flag} reads standard input, and so does the menu: choose a test with --test")
     if args.duration and args.messages:
         parser.error("--duration does not go with --messages: use one of them")
     if args.duration and not args.rate and args.test not in ("sustained", "end-to-end"):

@@ -8,12 +8,14 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from iot.addresses import join, parse_addresses
-from iot.inputs import STANDARD_INPUT
+from iot.inputs import STANDARD_INPUT, is_same_stream, name_of
 from iot.processes import Stopped
 from iot.properties_file import read_properties
 from iot.settings import BOOTSTRAP_SERVERS, READINGS_TOPIC, Kafka, UserError, reason
@@ -31,6 +33,30 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+class Parser(argparse.ArgumentParser):
+    """Refuses two flags that read the same stream: only the first of them would get its content."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        parsed = super().parse_args(args, namespace)
+        for one, other in combinations(self._given_inputs(parsed), 2):
+            if is_same_stream(one.path, other.path):
+                path = one.path if name_of(one.path) == "standard input" else other.path
+                self.error(f"{one.flag} and {other.flag} both read {name_of(path)}: give one of them a file of its own")
+        return parsed
+
+    def _given_inputs(self, parsed: argparse.Namespace) -> Iterator[GivenInput]:
+        for action in self._actions:
+            if action.type is input_path and (path := getattr(parsed, action.dest, None)) is not None:
+                yield GivenInput(action.option_strings[-1], path)
+
+
+class GivenInput(NamedTuple):
+    """An input of the command line."""
+
+    flag: str
+    path: Path
+
+
 def print_any_text() -> None:
     """Print an escape for a character that the terminal's encoding lacks, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
@@ -46,7 +72,7 @@ def parser(description: str | None, topic: bool = True) -> argparse.ArgumentPars
         topic: whether to add ``--topic``, for scripts that read or write the readings topic.
     """
     print_any_text()
-    made = argparse.ArgumentParser(
+    made = Parser(
         description=(description or "").split("\n\n")[0].replace("\n", " "),
         formatter_class=HelpFormatter,
         allow_abbrev=False,

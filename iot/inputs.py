@@ -42,8 +42,8 @@ OTHER_FORMATS = (
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "7z x -so"),
     (rb"[\0-\xff]{257}ustar", "a tar archive", "tar -xOf"),
 )
-# How the operating system names an open file descriptor.
-DESCRIPTOR = re.compile(r"/dev/(stdin)|(?:/dev|/proc/(?:self|thread-self|\d+))/fd/(\d+)")
+# How the operating system names an open file descriptor of this process.
+DESCRIPTOR = re.compile(rf"/dev/(stdin)|(?:/dev|/proc/(?:self|thread-self|{os.getpid()}))/fd/(\d+)")
 
 
 class InputError(UserError):
@@ -107,10 +107,10 @@ class Input:
                 file = io.FileIO(self._path)
             except OSError as error:
                 # A socket, or a pipe of another user, can be read but not opened a second time.
-                named = DESCRIPTOR.fullmatch(str(self._path))
-                if not named or error.errno not in (errno.ENXIO, errno.EACCES):
+                number = _descriptor(self._path)
+                if number is None or error.errno not in (errno.ENXIO, errno.EACCES):
                     raise
-                file = io.FileIO(os.dup(int(named[2] or 0)))
+                file = io.FileIO(os.dup(number))
         status = os.fstat(file.fileno())
         is_endless = stat.S_ISCHR(status.st_mode) and status.st_rdev != Path(os.devnull).stat().st_rdev
         if stat.S_ISBLK(status.st_mode) or (is_endless and not file.isatty()):
@@ -133,6 +133,41 @@ class Input:
                 )
         self.head = content.head
         self.stream = io.BufferedReader(content, BUFFER_BYTES)
+
+
+def is_same_stream(one: Path, other: Path) -> bool:
+    """Whether two inputs are one stream, so that only the first reader gets its content.
+
+    A stream is an open descriptor such as standard input, a pipe, a FIFO, a socket or a terminal. A file is none: it
+    can be read twice. Nothing is opened, and an input that is not there is no stream.
+    """
+    descriptor = _descriptor(one)
+    if descriptor is not None and descriptor == _descriptor(other):
+        return True
+    try:
+        status, other_status = _status(one), _status(other)
+        null = Path(os.devnull).stat()
+    except OSError:
+        return False
+    is_file = stat.S_ISREG(status.st_mode) or os.path.samestat(status, null)
+    return os.path.samestat(status, other_status) and not is_file
+
+
+def name_of(path: Path) -> str:
+    """Return the name of an input for messages."""
+    return "standard input" if _descriptor(path) == 0 else str(path)
+
+
+def _descriptor(path: Path) -> int | None:
+    """Return the descriptor of this process that a path names; None for any other path."""
+    if path == STANDARD_INPUT:
+        return 0
+    named = DESCRIPTOR.fullmatch(str(path))
+    return int(named[2] or 0) if named else None
+
+
+def _status(path: Path) -> os.stat_result:
+    return os.fstat(0) if path == STANDARD_INPUT else path.stat()
 
 
 class _Opened(io.RawIOBase):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import bz2
 import errno
 import gzip
 import io
+import itertools
 import lzma
 import os
 import pty
@@ -13,11 +15,17 @@ import socket
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import iot_consumer
+import iot_producer
+import iot_streaming_app
+import performance_test
+import structured_streaming_processor
 from iot import cli
 from iot.inputs import GZIP, HEAD_BYTES, STANDARD_INPUT, Input, InputError, read_text
 
@@ -237,6 +245,96 @@ def test_a_text_that_is_too_large_or_not_utf_8_is_an_error(tmp_path, monkeypatch
     path.write_bytes(b" " * ((1 << 20) + 1))
     with pytest.raises(InputError, match=r"it is larger than 1 MiB$"):
         read_text(path)
+
+
+SCRIPTS = {
+    iot_consumer: [],
+    iot_producer: [],
+    iot_streaming_app: [],
+    performance_test: ["--test", "burst"],
+    structured_streaming_processor: [],
+}
+# Every pair of flags of every script that reads an input.
+PAIRS = [
+    (script, flags, first, second)
+    for script, inputs in {
+        iot_consumer: ["--kafka-config", "--rules"],
+        iot_producer: ["--kafka-config", "--replay"],
+        iot_streaming_app: ["--kafka-config", "--rules"],
+        performance_test: ["--kafka-config", "--compare"],
+        structured_streaming_processor: ["--kafka-config", "--rules"],
+    }.items()
+    for first, second in itertools.combinations(inputs, 2)
+    for flags in (SCRIPTS[script],)
+]
+STANDARD_INPUTS = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0", f"/proc/{os.getpid()}/fd/0"]
+
+
+@pytest.fixture
+def piped() -> Iterator[None]:
+    """The standard input is a pipe."""
+    reader, writer = os.pipe()
+    kept = os.dup(0)
+    os.dup2(reader, 0)
+    yield
+    os.dup2(kept, 0)
+    for number in (reader, writer, kept):
+        os.close(number)
+
+
+def inputs_of(script: ModuleType) -> list[str]:
+    """The flags of a script whose help says that they take a file to read."""
+    made: list[argparse.ArgumentParser] = []
+    parse = argparse.ArgumentParser.parse_known_args
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            argparse.ArgumentParser, "parse_known_args", lambda self, *args: made.append(self) or parse(self, *args)
+        )
+        script.parse_args([])
+    return [action.option_strings[0] for action in made[0]._actions if action.type is cli.input_path]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_pairs_are_all_there_are(script):
+    found = {(first, second) for module, _, first, second in PAIRS if module is script}
+    assert found == set(itertools.combinations(inputs_of(script), 2))
+
+
+@pytest.mark.parametrize(("script", "flags", "first", "second"), PAIRS)
+@pytest.mark.parametrize(("one", "other"), [*itertools.product(STANDARD_INPUTS, repeat=2)])
+@pytest.mark.usefixtures("piped")
+def test_two_flags_cannot_both_read_the_standard_input(script, flags, first, second, one, other, refuses):
+    line = refuses(script.parse_args, [*flags, first, one, second, other])
+    assert f"{first} and {second} both read standard input: give one of them a file of its own" in line
+
+
+def test_two_flags_cannot_both_read_a_pipe_or_a_fifo(tmp_path, refuses):
+    fifo, link = tmp_path / "fifo", tmp_path / "link"
+    os.mkfifo(fifo)
+    link.symlink_to(fifo)
+    reader, writer = os.pipe()
+    for one, other in [(fifo, fifo), (fifo, link), (f"/dev/fd/{reader}", f"/proc/self/fd/{reader}")]:
+        line = refuses(iot_consumer.parse_args, ["--kafka-config", str(one), "--rules", str(other)])
+        assert f"--kafka-config and --rules both read {other}: give one of them a file" in line
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.usefixtures("piped")
+def test_two_different_inputs_or_one_file_twice_are_read(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for one, other in [(file, "-"), (file, file), ("/dev/null", "/dev/null"), (tmp_path / "no", tmp_path / "no")]:
+        args = iot_consumer.parse_args(["--kafka-config", str(one), "--rules", str(other)])
+        assert (args.kafka_config, args.rules) == (Path(one), Path(other))
+    # Of the same flag, the last one counts.
+    assert iot_consumer.parse_args(["--rules", "-", "--rules", "-"]).rules == STANDARD_INPUT
+
+
+@pytest.mark.parametrize("flag", ["--kafka-config", "--compare"])
+def test_the_menu_needs_the_standard_input_for_itself(flag, refuses):
+    assert f"{flag} reads standard input, and so does the menu" in refuses(performance_test.parse_args, [flag, "-"])
+    assert performance_test.parse_args([flag, "-", "--test", "burst"]).test == "burst"
 
 
 def test_only_a_dash_is_the_standard_input():
