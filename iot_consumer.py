@@ -41,6 +41,7 @@ from iot.settings import Kafka, UserError, reason
 from iot.statistics import MAX_TYPES, Statistics
 
 DEFAULT_GROUP = "iot-consumer"
+TOO_EARLY = "before anything was read"
 # Maximum number of rows in the live table.
 STATUS_ROWS = 12
 # Maximum number of lines for each kind of malformed message. The rest are only counted, so that alerts stay visible.
@@ -134,12 +135,12 @@ def summary_text(statistics: Statistics, lag: LagMonitor, now_s: float) -> str:
 
 def read(kafka: Kafka, rules: Rules, args: argparse.Namespace, stop: threading.Event) -> None:
     """Join the group, consume, and print the summary."""
-    client = make_consumer(kafka, args.group)
+    client = until_stopped(lambda: make_consumer(kafka, args.group), stop, TOO_EARLY)
     member = GroupMember(client, args.topic, args.from_beginning)
     lag = LagMonitor(client, kafka.bootstrap_servers, args.topic, partial(advertised.outage, kafka))
     statistics = Statistics(time.monotonic())
     try:
-        member.join()
+        until_stopped(member.join, stop, TOO_EARLY)
         with terminal.StatusLine() as status:
             status.print(f"reading {args.topic} at {kafka.bootstrap_servers} as group {args.group}; Ctrl-C stops")
             consume(Consumer(member, lag, rules, statistics, status), args.max_messages or math.inf, stop)
@@ -157,11 +158,10 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     Raises:
         UserError: the rules file is wrong, or Kafka does not answer or does not let this client read.
     """
-    too_early = "before anything was read"
-    kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
-    rules = until_stopped(lambda: rules_file.load_rules(args.rules), stop, too_early)
-    until_stopped(lambda: require_broker(kafka), stop, too_early)
-    for warning in until_stopped(lambda: ensure_topics(kafka, [args.topic]), stop, too_early):
+    kafka = until_stopped(lambda: cli.kafka_from(args), stop, TOO_EARLY)
+    rules = until_stopped(lambda: rules_file.load_rules(args.rules), stop, TOO_EARLY)
+    until_stopped(lambda: require_broker(kafka), stop, TOO_EARLY)
+    for warning in until_stopped(lambda: ensure_topics(kafka, [args.topic]), stop, TOO_EARLY):
         print(f"warning: {warning}", file=sys.stderr)
     try:
         read(kafka, rules, args, stop)

@@ -150,7 +150,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
     run_id = uuid.uuid4().hex[:8]
     limit = message_limit(args, recording)
     injectors = make_injectors(args, recording, seed, run_id)
-    sender = make_sender(args.client, kafka, args.topic)
+    sender = until_stopped(lambda: make_sender(args.client, kafka, args.topic), stop, too_early)
     try:
         with StatusLine() as status:
             status.print(opening_line(args, recording, len(injectors), seed))

@@ -7,7 +7,7 @@ checkpoints: a restart continues where the last run stopped. Ctrl-C stops everyt
 
 from __future__ import annotations
 
-from iot.processes import require_not_stopped, stop_event, until_stopped
+from iot.processes import Stopped, require_not_stopped, stop_event, until_stopped
 
 if __name__ == "__main__":
     # First of all, because the other imports take up to a second.
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 NAME = "iot_streaming_app"
 # How often to look whether the page still runs.
 LOOK_EVERY_S = 0.5
+TOO_EARLY = "before anything was processed"
 UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -68,35 +69,37 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     Raises:
         UserError: something that the user can fix.
     """
-    say, too_early = Log(), "before anything was processed"
-    kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
-    rules = until_stopped(lambda: load_rules(args.rules), stop, too_early)
+    say = Log()
+    kafka = until_stopped(lambda: cli.kafka_from(args), stop, TOO_EARLY)
+    rules = until_stopped(lambda: load_rules(args.rules), stop, TOO_EARLY)
     with ExitStack() as stack:
         # Before anything is started: the port is free, and stays ours.
         listening = stack.enter_context(listen(args.host, args.port))
         require_token(args.host, args.token, args.insecure)
         store = Store(args.database_url)
         stack.callback(store.close)
-        require_places(args, store)
-        leases = stack.enter_context(resume.owned(store, place_of(args), NAME, say, stop))
+        until_stopped(lambda: require_places(args, store), stop, TOO_EARLY)
+        owned = resume.owned(store, place_of(args), NAME, say, stop)
+        # After a stop, the end of the process releases what its thread still gets.
+        leases = until_stopped(lambda: stack.enter_context(owned), stop, TOO_EARLY)
         # With --demo, a broker is started where nothing listens.
         if not args.demo:
-            until_stopped(lambda: require_broker(kafka), stop, too_early)
+            until_stopped(lambda: require_broker(kafka), stop, TOO_EARLY)
         elif something_listens(kafka):
-            until_stopped(lambda: require_broker(kafka, timeout_s=2), stop, too_early)
+            until_stopped(lambda: require_broker(kafka, timeout_s=2), stop, TOO_EARLY)
         # Spark takes longest to start, so it starts first; what it needs comes up meanwhile.
         starting = stack.enter_context(ThreadPoolExecutor(1)).submit(spark_session.start, NAME, args.master)
         stack.callback(stop_spark, starting)
         if args.demo:
             stack.enter_context(demo_broker(kafka, say, stop))
-        until_stopped(lambda: require_kafka(kafka, args.topic), stop, too_early)
-        settings = prepare(args, kafka, rules, store, say)
+        until_stopped(lambda: require_kafka(kafka, args.topic), stop, TOO_EARLY)
+        settings = until_stopped(lambda: prepare(args, kafka, rules, store, say, stop), stop, TOO_EARLY)
         if args.demo:
             stack.enter_context(demo_sensors(args, kafka, say))
-        require_not_stopped(too_early)
+        require_not_stopped(TOO_EARLY)
         page = stack.enter_context(WebChild(args, kafka, listening))
         page.await_answer(stop)
-        require_not_stopped(too_early)
+        require_not_stopped(TOO_EARLY)
         say(f"page     {page.url}")
         processing = Pipeline(
             starting, store, settings, say=say, report_database=page.report_database, require_owner=leases.require
@@ -142,17 +145,24 @@ def require_kafka(kafka: Kafka, topic: str) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def prepare(args: argparse.Namespace, kafka: Kafka, rules: Rules, store: Store, say: Log) -> pipeline.Settings:
+def prepare(
+    args: argparse.Namespace, kafka: Kafka, rules: Rules, store: Store, say: Log, stop: threading.Event
+) -> pipeline.Settings:
     """Find out where the last run stopped.
 
     Raises:
         UserError: the state is of another topic.
+        Stopped: ``stop`` was set before the state of a new run was written.
     """
     identity = Identity(args.topic, topic_id(kafka, args.topic))
     place = place_of(args)
 
     def first_offsets() -> Offsets:
-        return start_offsets(kafka, args.topic, args.starting_offsets)
+        offsets = start_offsets(kafka, args.topic, args.starting_offsets)
+        # After a stop, nobody waits for this thread any more, and it must change nothing.
+        if stop.is_set():
+            raise Stopped(f"stopped {TOO_EARLY}")
+        return offsets
 
     start, kept = resume.resume(store, place, identity, first_offsets, time.time())
     if kept:

@@ -28,10 +28,10 @@ import iot  # noqa: F401  # stops an unsupported Python before a package is miss
 # isort: split
 from iot import cli, places, terminal
 from iot.alerts import Rules
-from iot.batches import BatchReport, Identity
+from iot.batches import BatchReport, Identity, Offsets
 from iot.kafka.alert_feed import AlertFeed
 from iot.kafka.connect import require_broker
-from iot.kafka.offsets import end_offsets, start_offsets
+from iot.kafka.offsets import start_offsets
 from iot.kafka.topic_guard import TopicGuard
 from iot.kafka.topics import ensure_topics, topic_id
 from iot.owner import Leases, this_process
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 NAME = "structured_streaming_processor"
 CHECKPOINTS = ("spark-windows-checkpoint", "spark-alerts-checkpoint")
 TRIGGER = "1 second"
+TOO_EARLY = "before anything was processed"
 # How often to look at the queries.
 LOOK_EVERY_S = 0.2
 # How long to wait at the end for alerts of the last batch.
@@ -78,20 +79,25 @@ class Source:
         return checkpoints.how_to_reset(*self.folders)
 
 
-def open_source(args: argparse.Namespace, kafka: Kafka, rules: Rules, leases: Leases) -> Source:
+def open_source(args: argparse.Namespace, kafka: Kafka, rules: Rules, leases: Leases, stop: threading.Event) -> Source:
     """Read the notes beside the checkpoints, or write those of a new checkpoint.
 
     Raises:
         UserError: a checkpoint is of another topic or another program.
+        Stopped: ``stop`` was set while Kafka did not answer.
     """
     folders = [args.checkpoint_dir / name for name in CHECKPOINTS]
-    identity = Identity(args.topic, topic_id(kafka, args.topic))
+    identity = Identity(args.topic, until_stopped(lambda: topic_id(kafka, args.topic), stop, TOO_EARLY))
+
+    def first_offsets() -> Offsets:
+        return start_offsets(kafka, args.topic, args.starting_offsets)
+
     notes = []
     for folder in folders:
         found = checkpoints.read_notes(folder)
         if found:
             identity.require(found.identity, f"the checkpoint {folder}", checkpoints.how_to_reset(*folders))
-        notes.append(found or CheckpointNotes(identity, start_offsets(kafka, args.topic, args.starting_offsets)))
+        notes.append(found or CheckpointNotes(identity, until_stopped(first_offsets, stop, TOO_EARLY)))
         checkpoints.write_notes(folder, notes[-1])
     return Source(kafka, identity, folders, notes, rules, leases)
 
@@ -189,7 +195,7 @@ def process(args: argparse.Namespace, source: Source, spark: SparkSession, stop:
             f"Spark UI {spark.sparkContext.uiWebUrl or 'off'}   checkpoints {args.checkpoint_dir}",
         )
         feed = AlertFeed(kafka, args.topic, board.print_alerts)
-        feed.start(end_offsets(kafka, ALERTS_TOPIC))
+        feed.start(until_stopped(lambda: start_offsets(kafka, ALERTS_TOPIC, "latest"), stop, TOO_EARLY))
         stack.callback(feed.close)
         begun_s = time.monotonic()
         started = stack.enter_context(running(spark, args, source, board))
@@ -204,22 +210,21 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     Raises:
         UserError: something that the user can fix.
     """
-    too_early = "before anything was processed"
-    kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
-    rules = until_stopped(lambda: load_rules(args.rules), stop, too_early)
+    kafka = until_stopped(lambda: cli.kafka_from(args), stop, TOO_EARLY)
+    rules = until_stopped(lambda: load_rules(args.rules), stop, TOO_EARLY)
     places.require_state_folders(args.checkpoint_dir, CHECKPOINTS)
-    until_stopped(lambda: require_broker(kafka), stop, too_early)
+    until_stopped(lambda: require_broker(kafka), stop, TOO_EARLY)
     topics = [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]
-    for warning in until_stopped(lambda: ensure_topics(kafka, topics), stop, too_early):
+    for warning in until_stopped(lambda: ensure_topics(kafka, topics), stop, TOO_EARLY):
         print(f"warning: {warning}", file=sys.stderr)
     fix = "stop it, or give this one a --checkpoint-dir of its own"
     owner = this_process(NAME)
     with checkpoints.lock(args.checkpoint_dir, owner, fix, checkpoints=CHECKPOINTS, say=print, stop=stop) as leases:
-        source = open_source(args, kafka, rules, leases)
+        source = open_source(args, kafka, rules, leases, stop)
         print(f"starting Spark; its log: {spark_session.log_file(NAME)}", flush=True)
         spark = spark_session.start(NAME, args.master)
         try:
-            require_not_stopped(too_early)
+            require_not_stopped(TOO_EARLY)
             process(args, source, spark, stop)
         finally:
             spark.stop()

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -286,10 +287,13 @@ def inputs_of(script: ModuleType) -> list[str]:
     """The flags of a script whose help says that they take a file to read."""
     made: list[argparse.ArgumentParser] = []
     parse = argparse.ArgumentParser.parse_known_args
+
+    def noted(self: argparse.ArgumentParser, *args: Any) -> Any:
+        made.append(self)
+        return parse(self, *args)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            argparse.ArgumentParser, "parse_known_args", lambda self, *args: made.append(self) or parse(self, *args)
-        )
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", noted)
         script.parse_args([])
     return [action.option_strings[0] for action in made[0]._actions if action.type is cli.input_path]
 
