@@ -223,6 +223,8 @@ def end(process: subprocess.Popen[bytes], number: int, wait_s: float = 15.0) -> 
     """Send a child the signal ``number``, and kill it if it has not ended after ``wait_s``."""
     if process.poll() is None:
         process.send_signal(number)
+        # A process that is suspended handles no other signal before this one.
+        process.send_signal(signal.SIGCONT)
         try:
             process.wait(wait_s)
         except subprocess.TimeoutExpired:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import os
 import secrets
+import select
 import signal
 import socket
 import subprocess
@@ -25,6 +27,8 @@ from iot.web.listening import INSTANCE_HEADER
 
 # How long to wait for the page.
 START_S = 30.0
+# How long one attempt to reach it may take. A stop waits for its end.
+ANSWER_S = 1.0
 
 
 class WebChild:
@@ -47,6 +51,8 @@ class WebChild:
         # Secrets are not on its command line, which every user of the machine can read.
         self._environment = child() | {"IOT_DATABASE_URL": args.database_url}
         self._environment |= {"IOT_TOKEN": args.token} if args.token else {}
+        # What the page was told last.
+        self._told = ""
 
     def __enter__(self) -> WebChild:
         # Only the web server keeps the socket: when it ends, clients are refused and do not wait.
@@ -55,6 +61,8 @@ class WebChild:
             self._process = spawn(
                 [*self._command, *flags], stdin=subprocess.PIPE, env=self._environment, pass_fds=passed
             )
+        assert self._process.stdin
+        os.set_blocking(self._process.stdin.fileno(), False)
         return self
 
     def __exit__(
@@ -86,7 +94,7 @@ class WebChild:
         # The page is on this machine, so no proxy is used.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"{self.url}/healthz", timeout=2) as response:
+            with opener.open(f"{self.url}/healthz", timeout=ANSWER_S) as response:
                 return str(response.headers.get(INSTANCE_HEADER, ""))
         except urllib.error.HTTPError as error:
             with error:
@@ -102,9 +110,16 @@ class WebChild:
             raise UserError(f"the page ended with status {self._process.returncode}")
 
     def report_database(self, problem: str) -> None:
-        """Have the page say why results cannot be written; an empty text says that they can."""
+        """Have the page say why results cannot be written; an empty text says that they can.
+
+        This never waits. A page that is suspended is not told. The processing reports every second, so the page gets
+        the newest text once it reads again.
+        """
         assert self._process.stdin
-        # A process that has ended is noticed by ``require_running``.
-        with suppress(OSError):
-            self._process.stdin.write(f"{problem}\n".encode(errors="backslashreplace"))
-            self._process.stdin.flush()
+        # So short a text is written completely or not at all.
+        told = problem.encode(errors="backslashreplace")[: select.PIPE_BUF - 1].decode(errors="ignore")
+        if told != self._told:
+            # A process that has ended is noticed by ``require_running``.
+            with suppress(OSError):
+                os.write(self._process.stdin.fileno(), f"{told}\n".encode())
+                self._told = told

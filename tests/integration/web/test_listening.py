@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+import signal
 import socket
 import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -159,3 +164,47 @@ def test_a_stop_ends_the_wait_for_the_page(tmp_path):
     stop.set()
     with WebChild(flags(listening.getsockname()[1], tmp_path), Kafka("127.0.0.1:1"), listening) as page:
         assert not page.await_answer(stop)
+
+
+def problem(url: str) -> str:
+    """What the page says of its database."""
+    try:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=5) as response:
+            found = json.load(response)
+    except urllib.error.HTTPError as error:
+        found = json.load(error)
+    return str(found["reason"])
+
+
+def test_a_page_that_is_suspended_delays_nothing_and_is_told_the_newest_afterwards(tmp_path, eventually):
+    listening = listen("127.0.0.1", find_free_port())
+    with WebChild(flags(listening.getsockname()[1], tmp_path), Kafka("127.0.0.1:1"), listening) as page:
+        assert page.await_answer(threading.Event())
+        page.report_database("the disk is full")
+        eventually(lambda: problem(page.url) == "the disk is full")
+        page._process.send_signal(signal.SIGSTOP)
+        # More than a pipe holds, and lines that are longer than it takes at once.
+        reports = [f"{number} " + "ü" * 5_000 for number in range(200)]
+        telling = threading.Thread(target=lambda: [*map(page.report_database, reports)], daemon=True)
+        telling.start()
+        telling.join(10)
+        assert not telling.is_alive()
+        page._process.send_signal(signal.SIGCONT)
+
+        def newest_is_shown() -> bool:
+            page.report_database("the newest")
+            return problem(page.url) == "the newest"
+
+        eventually(newest_is_shown)
+        page.report_database("")
+        eventually(lambda: problem(page.url) != "the newest")
+
+
+def test_a_page_that_is_suspended_can_be_ended(tmp_path):
+    listening = listen("127.0.0.1", find_free_port())
+    with WebChild(flags(listening.getsockname()[1], tmp_path), Kafka("127.0.0.1:1"), listening) as page:
+        assert page.await_answer(threading.Event())
+        page._process.send_signal(signal.SIGSTOP)
+        begun_s = time.monotonic()
+    assert time.monotonic() - begun_s < 5
+    assert page._process.returncode == 0
