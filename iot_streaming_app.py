@@ -112,7 +112,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         say(f"         log {spark_session.log_file(NAME)}")
         say(f"reading  {args.topic} at {kafka.bootstrap_servers}, results in {store.name}; Ctrl-C stops")
         while not stop.wait(LOOK_EVERY_S):
-            page.require_running()
+            page.look_after()
             leases.require_not_lost()
         say("stopping")
     if processing.over:

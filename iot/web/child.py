@@ -51,8 +51,9 @@ class WebChild:
         # Secrets are not on its command line, which every user of the machine can read.
         self._environment = child() | {"IOT_DATABASE_URL": args.database_url}
         self._environment |= {"IOT_TOKEN": args.token} if args.token else {}
-        # What the page was told last.
-        self._told = ""
+        # What the page is to be told, and what it was told last.
+        self._report = self._told = ""
+        self._telling = threading.Lock()
 
     def __enter__(self) -> WebChild:
         # Only the web server keeps the socket: when it ends, clients are refused and do not wait.
@@ -104,22 +105,31 @@ class WebChild:
         except OSError:
             return None
 
-    def require_running(self) -> None:
-        """Raise ``UserError`` if the process has ended."""
+    def look_after(self) -> None:
+        """Tell the page what it could not be told before; to be called now and then.
+
+        Raises:
+            UserError: the process has ended.
+        """
+        self._tell()
         if self._process.poll() is not None:
             raise UserError(f"the page ended with status {self._process.returncode}")
 
     def report_database(self, problem: str) -> None:
         """Have the page say why results cannot be written; an empty text says that they can.
 
-        This never waits. A page that is suspended is not told. The processing reports every second, so the page gets
-        the newest text once it reads again.
+        This never waits: a page that is suspended is told only the newest text, once it reads again.
         """
+        self._report = problem
+        self._tell()
+
+    def _tell(self) -> None:
         assert self._process.stdin
-        # So short a text is written completely or not at all.
-        told = problem.encode(errors="backslashreplace")[: select.PIPE_BUF - 1].decode(errors="ignore")
-        if told != self._told:
-            # A process that has ended is noticed by ``require_running``.
-            with suppress(OSError):
-                os.write(self._process.stdin.fileno(), f"{told}\n".encode())
-                self._told = told
+        with self._telling:
+            # So short a text is written completely or not at all.
+            told = self._report.encode(errors="backslashreplace")[: select.PIPE_BUF - 1].decode(errors="ignore")
+            # ``look_after`` notices a process that has ended, and tells again what does not fit into the pipe now.
+            if told != self._told:
+                with suppress(OSError):
+                    os.write(self._process.stdin.fileno(), f"{told}\n".encode())
+                    self._told = told

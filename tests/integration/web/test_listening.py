@@ -144,7 +144,7 @@ def test_the_child_serves_on_the_socket_and_is_recognised(tmp_path, monkeypatch,
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), 5)
         with pytest.raises(UserError, match="the page ended"):
-            page.require_running()
+            page.look_after()
 
 
 def test_another_program_at_the_address_is_not_the_page(tmp_path, monkeypatch, stranger):
@@ -184,7 +184,7 @@ def test_a_page_that_is_suspended_delays_nothing_and_is_told_the_newest_afterwar
         eventually(lambda: problem(page.url) == "the disk is full")
         page._process.send_signal(signal.SIGSTOP)
         # More than a pipe holds, and lines that are longer than it takes at once.
-        reports = [f"{number} " + "ü" * 5_000 for number in range(200)]
+        reports = [*(f"{number} " + "ü" * 5_000 for number in range(200)), "the newest"]
         telling = threading.Thread(target=lambda: [*map(page.report_database, reports)], daemon=True)
         telling.start()
         telling.join(10)
@@ -192,7 +192,7 @@ def test_a_page_that_is_suspended_delays_nothing_and_is_told_the_newest_afterwar
         page._process.send_signal(signal.SIGCONT)
 
         def newest_is_shown() -> bool:
-            page.report_database("the newest")
+            page.look_after()
             return problem(page.url) == "the newest"
 
         eventually(newest_is_shown)
