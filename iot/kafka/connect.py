@@ -6,8 +6,9 @@ import re
 import socket
 import ssl
 import time
+from collections.abc import Mapping
 
-from iot.addresses import Address, join, parse_addresses
+from iot.addresses import Address, join
 from iot.kafka import advertised, dial
 from iot.kafka.client_config import START_S, confluent_config, kafka_python_config, quiet_kafka_python
 from iot.settings import Kafka, UserError
@@ -82,11 +83,34 @@ def _await_servers(kafka: Kafka, timeout_s: float) -> list[Address]:
         time.sleep(RETRY_S)
     is_empty = set(failures.values()) == {dial.REFUSES}
     where = kafka.bootstrap_servers if is_empty else dial.text(failures)
-    raise (NothingListens if is_empty else UserError)(f"no Kafka broker answers at {where}; {_start_one(kafka)}")
+    fix = _start_one(kafka, failures) or f"check that Kafka runs there, or {_use_embedded(kafka)}"
+    raise (NothingListens if is_empty else UserError)(f"no Kafka broker answers at {where}; {fix}")
 
 
-def _start_one(kafka: Kafka) -> str:
-    return f"start the embedded one in another terminal: python -m iot.broker{_port_flag(kafka)}"
+def _start_one(kafka: Kafka, failures: Mapping[Address, str]) -> str:
+    """Return how to start the embedded broker at one of the addresses; empty if that would not help.
+
+    It speaks without TLS and login at loopback addresses of this machine, and needs a port that nobody else has.
+    """
+    taken = {address.port for address, why in failures.items() if address.is_this_machine and why != dial.REFUSES}
+    ports = [address.port for address in failures if address.is_this_machine and address.port not in taken]
+    if not ports or _is_secure(kafka):
+        return ""
+    flag = "" if ports[0] == 9092 else f" --port {ports[0]}"
+    return f"start the embedded one in another terminal: python -m iot.broker{flag}"
+
+
+def _use_embedded(kafka: Kafka) -> str:
+    """Return how to use the embedded broker instead of one at the addresses that were given."""
+    without = " and without --kafka-config" if _is_secure(kafka) else ""
+    return (
+        "use the embedded one: python -m iot.broker --port PORT in another terminal, and here "
+        f"--bootstrap-servers localhost:PORT{without}"
+    )
+
+
+def _is_secure(kafka: Kafka) -> bool:
+    return kafka.properties.get("security.protocol", "PLAINTEXT").upper() != "PLAINTEXT"
 
 
 def _require_handshake(servers: list[Address], timeout_s: float, tls: ssl.SSLContext) -> None:
@@ -145,10 +169,16 @@ def _why_no_broker(kafka: Kafka, servers: list[Address]) -> UserError:
             f"Kafka at {kafka.bootstrap_servers} tells this client nothing about its brokers: "
             "check security.protocol and sasl.* in --kafka-config"
         )
-    not_kafka = " and does not answer as Kafka does" if set(spoken.values()) == {"other"} else ""
+    is_other = set(spoken.values()) == {"other"}
+    not_kafka = " and does not answer as Kafka does" if is_other else ""
+    fix = "name the address of Kafka with --bootstrap-servers"
+    if not is_other:
+        fix = f"try again if it is still starting, or {fix}"
+    if _is_secure(kafka):
+        fix += ", check security.protocol in --kafka-config"
     return UserError(
         f"no Kafka broker answers at {kafka.bootstrap_servers}, though something listens there{not_kafka}; "
-        f"check the security settings in --kafka-config, or {_start_one(kafka)}"
+        f"{fix}, or {_use_embedded(kafka)}"
     )
 
 
@@ -177,8 +207,3 @@ def _refusal(kafka: Kafka) -> str:
                 text = re.sub(r"^\w+://\S+: |\s*\(after \d+ms in state [^)]*\)", "", problem.str())
                 return " ".join(text.split())
     return ""
-
-
-def _port_flag(kafka: Kafka) -> str:
-    port = parse_addresses(kafka.bootstrap_servers)[0].port
-    return "" if port == 9092 else f" --port {port}"
