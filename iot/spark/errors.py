@@ -49,12 +49,29 @@ def _module(case: Case, _: str) -> str:
     """Name the Python that lacks a module."""
     found = re.search(r"No module named '([\w.]+)'", case.text)
     module = found[1] if found else ""
-    python = (os.environ.get("PYSPARK_PYTHON") if case.in_worker else None) or sys.executable
+    python, is_cluster = _workers() if case.in_worker else (sys.executable, False)
     who = f"the Python of Spark's workers ({python})" if case.in_worker else f"this Python ({python})"
     if module.partition(".")[0] == "iot":
         return f"{who} does not find this program's package {module}: start the script from its folder ({case.own})"
-    where = ", on every machine of the cluster" if case.in_worker else ""
+    where = ", on every machine of the cluster" if is_cluster else ""
     return f"{who} lacks the module {module}: {python} -m pip install -r requirements.txt{where} ({case.own})"
+
+
+def _workers() -> tuple[str, bool]:
+    """Return the Python of Spark's workers, and whether they run on a cluster.
+
+    With a local master, this program chooses that Python; otherwise the user's profile may.
+    """
+    # It may be PySpark that is missing.
+    module = sys.modules.get("pyspark")
+    context = module.SparkContext._active_spark_context if module else None
+    return (context.pythonExec, not context.master.startswith("local")) if context else (sys.executable, False)
+
+
+def _memory_size(case: Case, meaning: str) -> str:
+    """Name the setting that is wrong, if there is only one."""
+    given = os.environ.get("IOT_DRIVER_MEMORY")
+    return f"{f'IOT_DRIVER_MEMORY={given}' if given else 'a setting of Java or Spark'} {meaning} ({case.own})"
 
 
 def _kafka(case: Case, meaning: str) -> str:
@@ -92,8 +109,8 @@ KNOWN = (
     Known(r"No module named '[\w.]+'", "", _module),
     Known(
         r"reading the port number from|Python worker exited unexpectedly",
-        "Spark's Python workers do not run: check that PYSPARK_PYTHON names this Python, and that there is memory "
-        "for them",
+        "Spark's Python workers do not run: check that there is memory for them; on a cluster also that "
+        f"PYSPARK_PYTHON names a Python {sys.version_info.major}.{sys.version_info.minor} on all its machines",
     ),
     Known(
         r"No space left|Disk quota|not enough space",
@@ -106,16 +123,23 @@ KNOWN = (
     Known(r"Too many open files", "this process may open too few files: raise the limit with ulimit -n"),
     Known(
         r"unmappable characters|InvalidPathException",
-        "Java cannot use the characters of a path in this locale: set LC_ALL=C.UTF-8",
+        "Java cannot use the characters of a path: choose a path of ASCII characters; on a cluster or with "
+        "spark-submit, a UTF-8 locale such as LC_ALL=C.UTF-8 there helps too",
     ),
-    Known(r"Input/output error|Stale file handle", "a disk or a network file system fails"),
+    Known(r"Input/output error|Stale file handle", "a disk or a network file system fails: check it, then start again"),
+    Known(
+        r"unable to create (new )?native thread",
+        "this user may start too few threads: raise the limit with ulimit -u, or that of the container",
+    ),
     Known(
         r"OutOfMemoryError|Java heap space|GC overhead|memory \d+ must be at least",
-        "Spark has too little memory: set IOT_DRIVER_MEMORY, for example to 4g",
+        "Spark has too little memory: set IOT_DRIVER_MEMORY, for example to 4g; with spark-submit its --driver-memory, "
+        "and for the executors of a cluster spark.executor.memory",
     ),
     Known(
         r"SSL (key|trust)store|(Ssl|Sasl)AuthenticationException|SSLHandshakeException|JAAS",
-        "Kafka refuses Spark: check --kafka-config, and that this machine has the files that it names",
+        "Kafka refuses Spark: check --kafka-config, and that each machine on which Spark runs has the files that it "
+        "names",
     ),
     Known(
         r"(?i)\[KAFKA_DATA_LOSS|some data may have been (lost|missed)|\bOffsetOutOfRangeException",
@@ -136,7 +160,7 @@ KNOWN = (
         _kafka,
     ),
     Known(r"(?i)kafka[^\n]*(Sasl|authenticat|authoriz)|(Topic|Group|Cluster)AuthorizationException",
-          "Kafka refuses this client: check --kafka-config"),
+          "Kafka refuses this client: check --kafka-config, and what its user may do"),
     Known(r"CONCURRENT_STREAM_LOG_UPDATE",
           "another program uses this checkpoint, or something removed or replaced a file of it: stop the other "
           "program, and start this script again"),
@@ -160,12 +184,14 @@ KNOWN = (
         "Spark cannot read some data, perhaps a file of its checkpoint",
         _damaged,
     ),
-    Known(r"(Invalid|Error).* heap size|must be specified as",
-          "IOT_DRIVER_MEMORY is not a memory size; for example 4g"),
+    Known(r"(Invalid|Error).* heap size|must be specified as|Could not reserve enough space",
+          "is no memory size, or more than there is; for example 4g", _memory_size),
     Known(r"Could not parse Master URL|INVALID_MASTER|Master must either",
           "not a Spark master; for example local[8] or spark://HOST:7077"),
-    Known(r"All masters are unresponsive|Failed to connect to master|on a stopped SparkContext",
-          "the Spark master does not answer"),
+    Known(r"All masters are unresponsive|Failed to connect to master",
+          "the Spark master does not answer: check that it runs, and its address"),
+    Known(r"on a stopped SparkContext",
+          "Spark has stopped, and its log says why; on a cluster, check that its master runs, and its address"),
 )  # fmt: skip
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from pyspark import SparkContext
 
+from iot import environment
 from iot.kafka import advertised
 from iot.settings import Kafka
 from iot.spark.errors import KNOWN, explain
@@ -17,6 +22,7 @@ Logical Plan:
 ~WriteToMicroBatchDataSourceV1 ForeachBatchSink, [queryName=windows, checkpointLocation=/tmp/EOFException], Update"""
 FAILED = "[STREAM_FAILED] Query [id = 3f, runId = 0c] terminated with exception: "
 FIX = "to reset: rm -r /c"
+WORKERS = next(known.meaning for known in KNOWN if "worker exited" in known.pattern)
 CHECKSUM = b"crc\0\0\0\2\0"
 
 
@@ -119,7 +125,7 @@ def test_a_file_that_cannot_be_read_is_not_damaged(message, checkpoint, monkeypa
 # They have words of damage in them, and yet say nothing about the content of a checkpoint. Most were seen with real
 # programs; the first one with LC_ALL=C and a checkpoint folder `jörg`.
 LOOK_ALIKES = {
-    "java.nio.file.InvalidPathException: Malformed input or input contains unmappable characters: /j\ufffd": "LC_ALL",
+    "java.nio.file.InvalidPathException: Malformed input or input contains unmappable characters: /j\ufffd": "ASCII",
     "java.io.FileNotFoundException: /c/offsets/3 (Permission denied)\nCaused by: java.io.EOFException": "owner",
     "java.nio.file.AccessDeniedException: /c/state/0/0/1.delta: Error reading delta file": "owner",
     "java.io.IOException: No space left on device\nCaused by: Checksum error: file:/c/offsets/3": "disk",
@@ -166,29 +172,35 @@ def test_what_spark_itself_says_of_a_checkpoint_holds_if_it_can_be_read(message,
 
 
 @pytest.mark.parametrize(
-    ("message", "in_worker", "python"),
+    ("message", "in_worker", "master"),
     [
         (
             "PythonException: Traceback (most recent call last):\nModuleNotFoundError: No module named 'msgspec'",
             True,
-            None,
+            "local[2]",
         ),
-        ("Traceback (most recent call last):\nModuleNotFoundError: No module named 'pandas'", True, "/opt/python3"),
+        (
+            "Traceback (most recent call last):\nModuleNotFoundError: No module named 'pandas'",
+            True,
+            "spark://host:7077",
+        ),
         (
             "[FOREACH_BATCH_USER_FUNCTION_ERROR] An error\nModuleNotFoundError: No module named 'psycopg'",
             False,
-            "/opt/p",
+            "spark://host:7077",
         ),
     ],
 )
-def test_a_missing_module_names_the_python_that_lacks_it(message, in_worker, python, monkeypatch):
-    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
-    if python:
-        monkeypatch.setenv("PYSPARK_PYTHON", python)
-    runs = python if python and in_worker else sys.executable
+def test_a_missing_module_names_the_python_that_lacks_it(message, in_worker, master, monkeypatch):
+    # With a local master, this variable of the profile does not count.
+    monkeypatch.setenv("PYSPARK_PYTHON", "/of/the/profile")
+    context = SimpleNamespace(master=master, pythonExec="/of/workers/python3")
+    monkeypatch.setattr(SparkContext, "_active_spark_context", context)
+    runs = context.pythonExec if in_worker else sys.executable
     line = explain(RuntimeError(FAILED + message + PLAN))
     assert f"{runs} -m pip install -r requirements.txt" in line
-    assert ("on every machine of the cluster" in line) == in_worker
+    assert ("on every machine of the cluster" in line) == (in_worker and master.startswith("spark:"))
+    assert "/of/the/profile" not in line
     assert "pip install" not in explain(RuntimeError(FAILED + "No module named 'iot.spark.worker'" + PLAN))
 
 
@@ -205,6 +217,41 @@ def test_a_timeout_of_something_else_is_not_blamed_on_kafka():
     assert explain(RuntimeError(FAILED + message + PLAN)) == message.rpartition(".")[2]
 
 
+def test_advice_names_a_variable_only_where_it_has_an_effect():
+    """A local master gets an environment of this program's own, whatever the profile says."""
+    for known in KNOWN:
+        for name in re.findall(r"\b[A-Z]+_[A-Z_]+\b", known.meaning.partition("on a cluster")[0]):
+            rule = next(rule for rule in [*environment.VARIABLES, None] if not rule or fnmatch(name, rule.pattern))
+            assert not rule or rule.does == "kept", f"{name} is {rule.does}"
+
+
+@pytest.mark.parametrize(
+    ("message", "variable", "line"),
+    [
+        ("Invalid maximum heap size: -Xmx4q", "4q", "IOT_DRIVER_MEMORY=4q is no memory size, or more than there is"),
+        ("Size must be specified as bytes (b)", None, "a setting of Java or Spark is no memory size, or more than"),
+        ("Could not reserve enough space for 9g object heap", "9g", "IOT_DRIVER_MEMORY=9g is no memory size, or more"),
+    ],
+)
+def test_a_wrong_memory_size_names_the_variable_only_if_it_is_set(message, variable, line, monkeypatch):
+    monkeypatch.delenv("IOT_DRIVER_MEMORY", raising=False)
+    if variable:
+        monkeypatch.setenv("IOT_DRIVER_MEMORY", variable)
+    assert explain(RuntimeError("Java ended"), message).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("message", "meaning"),
+    [
+        ("java.lang.OutOfMemoryError: unable to create native thread: possibly out of memory", "too few threads"),
+        ("Cannot call methods on a stopped SparkContext.", "Spark has stopped, and its log says why"),
+        ("All masters are unresponsive! Giving up.", "the Spark master does not answer: check that it runs"),
+    ],
+)
+def test_what_has_another_cause_than_it_seems(message, meaning):
+    assert meaning in explain(RuntimeError(message))
+
+
 def test_no_meaning_asserts_damage_or_names_a_deletion():
     assert not [known for known in KNOWN if "rm " in known.meaning or "is damaged" in known.meaning]
 
@@ -214,13 +261,11 @@ def test_no_meaning_asserts_damage_or_names_a_deletion():
     [
         (
             FAILED + "EOFException occurred while reading the port number from iot.spark.worker's stdout",
-            "Spark's Python workers do not run: check that PYSPARK_PYTHON names this Python, and that there is "
-            "memory for them (EOFException occurred while reading the port number from iot.spark.worker's stdout)",
+            f"{WORKERS} (EOFException occurred while reading the port number from iot.spark.worker's stdout)",
         ),
         (
             FAILED + "Python worker exited unexpectedly (crashed)\nCaused by: java.io.EOFException",
-            "Spark's Python workers do not run: check that PYSPARK_PYTHON names this Python, and that there is "
-            "memory for them (EOFException)",
+            f"{WORKERS} (EOFException)",
         ),
         # Errors of this package stay as they are.
         (
