@@ -22,8 +22,7 @@ from iot.environment import child
 from iot.processes import end, spawn
 from iot.properties_file import handed_on
 from iot.settings import Kafka, UserError
-from iot.web.flags import address
-from iot.web.listening import INSTANCE_HEADER
+from iot.web.listening import INSTANCE_HEADER, LOOPBACK
 
 # How long to wait for the page.
 START_S = 30.0
@@ -42,7 +41,9 @@ class WebChild:
 
     def __init__(self, args: argparse.Namespace, kafka: Kafka, listening: socket.socket) -> None:
         self._kafka = kafka
-        self.url = f"http://{address(args.host)}:{args.port}"
+        own = listening.getsockname()[0]
+        self.url = f"http://{'localhost' if own in LOOPBACK else _in_url(args.host)}:{args.port}"
+        self._probe = f"http://{_in_url(LOOPBACK[own])}:{args.port}" if own in LOOPBACK else self.url
         self._command = [sys.executable, "-m", "iot.web", "--topic", args.topic, "--host", args.host]
         self._command += ["--port", str(args.port), "--bootstrap-servers", args.bootstrap_servers]
         self._command += ["--insecure"] if args.insecure else []
@@ -91,11 +92,11 @@ class WebChild:
         return False
 
     def _who_answers(self) -> str | None:
-        """The instance id of what answers at the URL, empty for another program; None if nothing answers."""
+        """The instance id of what answers there, empty for another program; None if nothing answers."""
         # The page is on this machine, so no proxy is used.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"{self.url}/healthz", timeout=ANSWER_S) as response:
+            with opener.open(f"{self._probe}/healthz", timeout=ANSWER_S) as response:
                 return str(response.headers.get(INSTANCE_HEADER, ""))
         except urllib.error.HTTPError as error:
             with error:
@@ -133,3 +134,7 @@ class WebChild:
                 with suppress(OSError):
                     os.write(self._process.stdin.fileno(), f"{told}\n".encode())
                     self._told = told
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

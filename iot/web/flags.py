@@ -33,10 +33,3 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the token that readers must present; better in IOT_TOKEN, because other users can see command lines",
     )
     group.add_argument("--insecure", action="store_true", help="let everyone who can reach --host read without a token")
-
-
-def address(host: str) -> str:
-    """The host to put into a URL, for a server that listens on ``host``."""
-    if host in ("0.0.0.0", "::", ""):
-        return "localhost"
-    return f"[{host}]" if ":" in host else host

@@ -14,8 +14,10 @@ from iot.settings import UserError, reason
 
 # Maximum number of connections that wait to be accepted.
 BACKLOG = 256
-# The hosts of a page that users open as http://localhost.
-LOCALHOST = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
+# Where all addresses of this machine are reached by a program on it. Not every system connects to 0.0.0.0 and ::.
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+# The addresses of a page that users open as http://localhost.
+LOCALHOST = {"127.0.0.1", "::1", *LOOPBACK}
 # How long a program on this machine may take to accept a connection.
 CONNECT_S = 0.5
 # The header of /healthz by which iot_streaming_app.py recognises the web server that it started.
@@ -45,7 +47,7 @@ def listen(host: str, port: int) -> socket.socket:
                 break
             continue
         try:
-            if host in LOCALHOST:
+            if listening.getsockname()[0] in LOCALHOST:
                 _require_localhost_free(listening)
         except UserError:
             listening.close()

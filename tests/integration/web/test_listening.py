@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,8 @@ def taken(host: str, listens: bool = True) -> socket.socket:
         ("::1", "127.0.0.1"),
         ("::1", "0.0.0.0"),
         ("::", "127.0.0.1"),
+        ("127.0.0.1", "0::0"),
+        ("127.0.0.1", "0"),
     ],
 )
 def test_a_port_that_localhost_may_lead_to_is_in_use(other, host):
@@ -147,11 +150,47 @@ def test_the_child_serves_on_the_socket_and_is_recognised(tmp_path, monkeypatch,
             page.look_after()
 
 
+@pytest.mark.parametrize(
+    ("host", "in_url"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "localhost"), ("::", "localhost"), ("::1", "[::1]"), ("0::1", "[0::1]")],
+)
+def test_a_url_names_a_host_that_can_be_opened(host, in_url, tmp_path):
+    if not HAS_IPV6 and ":" in host:
+        pytest.skip("this machine has no IPv6")
+    port = find_free_port()
+    with listen(host, port) as listening:
+        assert WebChild(flags(port, tmp_path, host), Kafka("127.0.0.1:1"), listening).url == f"http://{in_url}:{port}"
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"), [("0.0.0.0", "127.0.0.1"), ("0", "127.0.0.1"), ("::", "::1"), ("0::0", "::1")]
+)
+def test_a_page_at_all_addresses_is_looked_for_at_loopback(host, loopback, tmp_path, monkeypatch):
+    if not HAS_IPV6 and ":" in host:
+        pytest.skip("this machine has no IPv6")
+    dialled: list[str] = []
+    connect = socket.create_connection
+
+    def noted(address: tuple[str, int], *args: Any, **kwargs: Any) -> socket.socket:
+        dialled.append(address[0])
+        return connect(address, *args, **kwargs)
+
+    port = find_free_port()
+    listening = listen(host, port)
+    given = flags(port, tmp_path, host)
+    given.insecure = True
+    monkeypatch.setattr(socket, "create_connection", noted)
+    with WebChild(given, Kafka("127.0.0.1:1"), listening) as page:
+        assert page.url == f"http://localhost:{port}"
+        assert page.await_answer(threading.Event())
+    assert set(dialled) == {loopback}
+
+
 def test_another_program_at_the_address_is_not_the_page(tmp_path, monkeypatch, stranger):
     monkeypatch.setattr(child_module, "START_S", 1.0)
     listening = listen("127.0.0.1", find_free_port())
     with WebChild(flags(listening.getsockname()[1], tmp_path), Kafka("127.0.0.1:1"), listening) as page:
-        page.url = f"http://127.0.0.1:{stranger}"
+        page.url = page._probe = f"http://127.0.0.1:{stranger}"
         with pytest.raises(
             UserError, match=r"is not reached: another program answers at .*; choose another with --port"
         ):

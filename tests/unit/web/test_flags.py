@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from iot.results.store import DATABASE_URL
-from iot.web import flags, process
+from iot.web import process
 
 
 def test_the_help_shows_no_secret_from_the_environment(monkeypatch, capsys):
@@ -29,11 +29,3 @@ def test_the_help_names_the_command_and_the_default_database(capsys):
     help_text = " ".join(capsys.readouterr().out.split())
     assert help_text.startswith("usage: python -m iot.web ")
     assert f"(default: {DATABASE_URL})" in help_text
-
-
-@pytest.mark.parametrize(
-    ("host", "in_url"),
-    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "localhost"), ("::", "localhost"), ("", "localhost"), ("::1", "[::1]")],
-)
-def test_a_url_names_a_host_that_can_be_opened(host, in_url):
-    assert flags.address(host) == in_url
