@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from iot.addresses import join, parse_addresses
-from iot.inputs import STANDARD_INPUT, is_same_stream, name_of
+from iot.inputs import is_same_stream, name_of
 from iot.processes import Stopped
 from iot.properties_file import read_properties
 from iot.settings import BOOTSTRAP_SERVERS, READINGS_TOPIC, Kafka, UserError, reason
@@ -154,9 +154,18 @@ def add_spark_arguments(
 
 def input_path(text: str) -> Path:
     """argparse type: a file to read, or - for the standard input."""
+    return _file_or_stream(text)
+
+
+def output_path(text: str) -> Path:
+    """argparse type: a file to write, or - for the standard output."""
+    return _file_or_stream(text)
+
+
+def _file_or_stream(text: str) -> Path:
     path = Path(text)
     # Path drops the ./ of a file that is called -
-    return path.absolute() if path == STANDARD_INPUT and text != "-" else path
+    return path.absolute() if path == Path("-") and text != "-" else path
 
 
 def local_folder(text: str) -> Path:
@@ -266,7 +275,7 @@ def _printed_status(run: Callable[[], int | None], stopped: int) -> int:
 
 def _is_output_broken(error: OSError) -> bool:
     """Whether the error is one of the output: its reader has left, its disk is full or its terminal is closed."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in _outputs():
         try:
             output = stream.fileno()
         except OSError:
@@ -288,8 +297,13 @@ def _is_output_broken(error: OSError) -> bool:
 def _drop_output() -> None:
     """Send output that cannot be written to nowhere, so that Python's flush at exit does not fail."""
     null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in _outputs():
         try:
             stream.flush()
         except OSError:
             os.dup2(null, stream.fileno())
+
+
+def _outputs() -> list[TextIO]:
+    """Return the standard streams; ``sys.stdout`` may be another one than the standard output."""
+    return [stream for stream in dict.fromkeys((sys.stdout, sys.__stdout__, sys.stderr)) if stream]

@@ -1,7 +1,8 @@
 """Count rejected messages by reason, and write them to a file to be corrected and sent again.
 
 ``--to FILE`` writes a line of JSON for each message: its fields as they came, and beside them ``rejected`` with the
-reason. Correct the lines, then send them with ``iot_producer.py --replay FILE``.
+reason. Correct the lines, then send them with ``iot_producer.py --replay FILE``. ``--to -`` writes the lines to the
+standard output, and the counts to the standard error.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,6 +35,8 @@ from iot.terminal import printable
 
 # Maximum number of reasons that are listed.
 SHOWN_REASONS = 20
+STANDARD_OUTPUT = Path("-")
+ANOTHER = "choose another file with --to"
 
 
 def json_line(message: RejectedMessage) -> bytes:
@@ -88,9 +91,16 @@ def new_file(path: Path | None) -> Iterator[BinaryIO | None]:
 
     Raises:
         UserError: it exists or cannot be written.
+        OSError: the standard output cannot be written.
     """
     if path is None:
         yield None
+        return
+    if path == STANDARD_OUTPUT:
+        # Not sys.stdout, which Python flushes when it exits: that would wait for a reader that does not read.
+        output = open(1, "wb", closefd=False)  # noqa: SIM115  # closing it would wait, too
+        yield output
+        output.flush()
         return
     try:
         with path.open("xb") as file:
@@ -102,9 +112,9 @@ def new_file(path: Path | None) -> Iterator[BinaryIO | None]:
                 path.unlink(missing_ok=True)
                 raise
     except FileExistsError as error:
-        raise UserError(f"{path} already exists and may hold corrections: choose another name") from error
+        raise UserError(f"{path} already exists and may hold corrections: {ANOTHER}") from error
     except OSError as error:
-        raise UserError(f"cannot write {path}: {reason(error)}") from error
+        raise UserError(f"cannot write {path}: {reason(error)}; {ANOTHER}") from error
 
 
 def run(args: argparse.Namespace, stop: threading.Event) -> None:
@@ -113,9 +123,11 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     Raises:
         UserError: the file exists or cannot be written, Kafka does not answer, or nothing was ever rejected.
     """
-    too_early = f"before all messages were read{f', so {args.to} was not written' if args.to else ''}"
-    kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
+    too_early = "before all messages were read"
     if args.to:
+        too_early += ", so not all are written" if args.to == STANDARD_OUTPUT else f", so {args.to} was not written"
+    kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
+    if args.to and args.to != STANDARD_OUTPUT:
         require_new_file(args.to)
     until_stopped(lambda: require_broker(kafka), stop, too_early)
     counts: Counter[str] = Counter()
@@ -131,7 +143,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
 
         until_stopped(read_all, stop, too_early)
     print(f"{counts.total():,} messages of {args.topic} were rejected", *reasons_text(counts), sep="\n")
-    if args.to:
+    if args.to and args.to != STANDARD_OUTPUT:
         print(
             f"written to {args.to}: correct the fields, delete the lines that cannot be corrected, then run\n"
             f"  python iot_producer.py --replay {args.to} --timestamps recorded"
@@ -144,9 +156,11 @@ def require_new_file(path: Path) -> None:
     Raises:
         UserError: it is there, or cannot be written.
     """
+    if path.is_fifo() or path.is_char_device():
+        raise UserError(f"{path} is no file: choose the name of a new one with --to, or - for the standard output")
     if os.path.lexists(path):
-        raise UserError(f"{path} already exists and may hold corrections: choose another name")
-    require_writable_file(path, "choose another file with --to")
+        raise UserError(f"{path} already exists and may hold corrections: {ANOTHER}")
+    require_writable_file(path, ANOTHER)
 
 
 def moment_ms(text: str) -> int:
@@ -161,7 +175,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.prog = "python -m iot.rejected"
     parser.add_argument(
-        "--to", metavar="FILE", type=Path, help="new file for the messages, as JSON Lines (default: only count them)"
+        "--to",
+        metavar="FILE",
+        type=cli.output_path,
+        help="new file for the messages, as JSON Lines; - is the standard output (default: only count them)",
     )
     parser.add_argument(
         "--reason", metavar="TEXT", default="", help="only messages whose reason contains this text (default: all)"
@@ -178,7 +195,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return cli.exit_status(lambda: run(args, stop_event()))
+    # Only messages go to the standard output where they are wanted there.
+    with redirect_stdout(sys.stderr if args.to == STANDARD_OUTPUT else sys.stdout):
+        return cli.exit_status(lambda: run(args, stop_event()))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +19,7 @@ from iot.processes import Stopped
 from iot.readings import format_timestamp
 from iot.settings import UserError
 from tests.support.readings import valid_fields
+from tests.support.scripts import ROOT
 
 REJECTED_MS = 1_795_561_388_713
 
@@ -79,3 +85,56 @@ def test_the_file_is_checked_before_kafka_is_asked(tmp_path, capsys):
         assert rejected.main(["--to", str(tmp_path / name), "--bootstrap-servers", "localhost:1"]) == 1
         assert re.fullmatch(rf"error: .*{said}.*\n", capsys.readouterr().err)
     assert (tmp_path / "there").read_text() == "corrections"
+
+
+def run_with(code: str, folder: Path, *flags: str) -> subprocess.Popen[bytes]:
+    """The command in a folder, without Kafka: ``code`` yields what was rejected."""
+    program = (
+        "import sys, time; from iot import rejected; from iot.kafka.rejected_topic import RejectedMessage\n"
+        "rejected.require_broker = lambda *_: None\n"
+        "message = RejectedMessage(b'x' * 50_000, 'why', 'readings', 0, 0, 0)\n"
+        f"def read(*_):\n    {code}\n"
+        f"rejected.read_rejected = read\nsys.exit(rejected.main({list(flags)}))"
+    )
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_a_dash_is_the_standard_output(tmp_path):
+    with run_with("yield from [message] * 3", tmp_path, "--to", "-") as process:
+        output, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert [json.loads(line)["rejected"]["reason"] for line in output.splitlines()] == ["why"] * 3
+    assert errors.decode().splitlines() == ["3 messages of iot-sensors were rejected", "        3  why"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_called_dash_is_a_file(tmp_path):
+    with run_with("yield message", tmp_path, "--to", "./-") as process:
+        output, _ = process.communicate(timeout=30)
+    assert output.startswith(b"1 messages of")
+    assert json.loads((tmp_path / "-").read_text())["rejected"]["reason"] == "why"
+
+
+def test_a_reader_that_leaves_or_does_not_read_ends_without_a_traceback(tmp_path):
+    endless = "while True: yield message"
+    with run_with(endless, tmp_path, "--to", "-") as process:
+        assert process.stdout.read(10)
+        process.stdout.close()
+        assert process.wait(30) == 1
+        assert process.stderr.read() == b""
+    with run_with(endless, tmp_path, "--to", "-") as process:
+        assert process.stdout.read(10)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stderr.read() == b"stopped before all messages were read, so not all are written\n"
+
+
+def test_a_pipe_or_device_is_no_file_for_corrections(tmp_path, capsys):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (str(tmp_path / "fifo"), "/dev/null"):
+        assert rejected.main(["--to", path, "--bootstrap-servers", "localhost:1"]) == 1
+        assert capsys.readouterr().err == (
+            f"error: {path} is no file: choose the name of a new one with --to, or - for the standard output\n"
+        )
