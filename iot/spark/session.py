@@ -5,11 +5,16 @@ If ``spark-submit`` started the script, the JVM is already there. Its settings t
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
+import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 
 MASTER = "local[8]"
 PACKAGE = Path(__file__).parents[1]
+# How long Spark and its JVM may take to end. At its end, the JVM may write an archive of classes.
+END_S = 60.0
 
 LOG4J = """
 status = error
@@ -230,16 +237,43 @@ def _require_spark_home(home: Path) -> None:
 
 
 def end(session: SparkSession) -> None:
-    """Stop Spark and the JVM that ``start`` launched, and wait for its end."""
+    """Stop Spark and the JVM that ``start`` launched. The JVM has ended afterwards, in any case.
+
+    Raises:
+        UserError: the JVM had to be killed after ``END_S``, or it failed.
+        Stopped: the JVM had to be killed, and the script was stopped.
+    """
     from pyspark import SparkContext
 
-    session.stop()
     gateway: Any = SparkContext._gateway
-    gateway.shutdown()
-    if process := getattr(gateway, "proc", None):
-        process.stdin.close()
-        process.wait(60)
-    SparkContext._gateway = SparkContext._jvm = None
+    process: subprocess.Popen[bytes] = gateway.proc
+    is_late = threading.Event()
+
+    def kill() -> None:
+        # This also ends the calls below that wait for an answer.
+        is_late.set()
+        process.kill()
+
+    killer = threading.Timer(END_S, kill)
+    killer.start()
+    # PySpark and py4j print warnings and tracebacks about a JVM that was killed.
+    logging.disable()
+    try:
+        with warnings.catch_warnings(action="ignore"), suppress(Exception):
+            session.stop()
+        gateway.shutdown()
+        process.communicate()
+    finally:
+        logging.disable(logging.NOTSET)
+        killer.cancel()
+        SparkContext._gateway = SparkContext._jvm = None
+    if is_late.is_set():
+        require_not_stopped(f"by killing Spark's JVM, which did not end within {END_S:.0f} s")
+        raise UserError(
+            f"Spark's JVM did not end within {END_S:.0f} s, so it was killed; try again when the machine is less busy"
+        )
+    if process.returncode:
+        raise UserError(f"Spark's JVM ended too early, with status {process.returncode}")
 
 
 def _checked(session: SparkSession, wanted: str) -> SparkSession:
