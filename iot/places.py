@@ -45,9 +45,13 @@ def require_writable_file(path: Path, fix: str) -> None:
             raise UserError(f"cannot write {path}: it is a folder; {fix}")
         if not path.parent.is_dir():
             raise UserError(f"cannot write {path}: there is no folder {path.parent}: create it, or {fix}")
-        if not path.exists():
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            # From Python 3.14 on, path.exists() is also false for a name that is too long.
             _try_to_write(path.parent)
-        elif stat.S_ISREG(path.stat().st_mode):
+            return
+        if stat.S_ISREG(mode):
             with path.open("r+b"):
                 pass
         elif not os.access(path, os.W_OK):

@@ -83,7 +83,7 @@ class Database:
             # mode=rw: only create() may create the file.
             uri = f"file:{quote(os.fsencode(self.name))}?mode=rw"
             # isolation_level=None: begin() starts all transactions, also those that only read.
-            return sqlite3.connect(uri, self._wait_s, uri=True, isolation_level=None, check_same_thread=False)
+            return sqlite3.connect(uri, timeout=self._wait_s, uri=True, isolation_level=None, check_same_thread=False)
 
         engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, max_overflow=20)
 
