@@ -172,7 +172,7 @@ def watch(started: list[StreamingQuery], feed: AlertFeed, board: Board, source: 
                 why = explain(error, fix=source.fix, checkpoint=folder, kafka=source.kafka)
                 raise UserError(f"the {query.name} query failed: {why}")
         if feed.failure:
-            raise UserError(f"alerts cannot be shown: {reason(feed.failure)}")
+            raise UserError(f"alerts cannot be shown: {reason(feed.failure)}; start again")
         if (feed.outage is None) != (outage is None):
             board.say(
                 f"Kafka does not answer ({feed.outage}); retrying until it does" if feed.outage else "Kafka is back"

@@ -111,7 +111,7 @@ def kafka_from(args: argparse.Namespace) -> Kafka:
         try:
             args.bootstrap_servers = join(parse_addresses(in_file))
         except ValueError as error:
-            raise UserError(f"{args.kafka_config}: bootstrap.servers: {error}") from error
+            raise UserError(f"{name_of(args.kafka_config)}: bootstrap.servers: {error}") from error
     return Kafka(str(args.bootstrap_servers), properties)
 
 

@@ -256,8 +256,8 @@ def read_text(path: Path, name: str = "") -> str:
     with Input(path, name) as source:
         content = source.stream.read(MAX_TEXT_BYTES + 1)
         if len(content) > MAX_TEXT_BYTES:
-            raise InputError(f"cannot read {source.name}: it is larger than {MAX_TEXT_BYTES >> 20} MiB")
+            raise InputError(f"cannot read {source.name}: it is larger than {MAX_TEXT_BYTES >> 20} MiB; check the path")
         try:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InputError(f"cannot read {source.name}: {reason(error)}") from error
+            raise InputError(f"cannot read {source.name}: {reason(error)}; save it as UTF-8") from error

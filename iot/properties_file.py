@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from iot.inputs import read_text
+from iot.inputs import name_of, read_text
 from iot.settings import UserError
 
 
@@ -31,7 +31,7 @@ def read_properties(path: Path) -> dict[str, str]:
             continue
         match = re.fullmatch(r"((?:[^\\=:\s]|\\.)+)(?:\s*[=:]\s*|\s+)(.*)", line)
         if not match:
-            raise UserError(f"{path}, line {number}: expected key=value")
+            raise UserError(f"{name_of(path)}, line {number}: expected key=value")
         properties[_unescape(match[1])] = _unescape(match[2])
     return properties
 

@@ -103,7 +103,9 @@ class GroupMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         try:
             batches = self.consumer.poll(POLL_WAIT_MS, max_records=int(min(MAX_POLL_RECORDS, limit)))
         except (AuthorizationError, InconsistentGroupProtocolError) as error:
-            raise UserError(f"Kafka does not let this client read {self._topic}: {reason(error)}") from error
+            is_other = isinstance(error, InconsistentGroupProtocolError)
+            fix = "choose another group with --group" if is_other else "check what its user may read"
+            raise UserError(f"Kafka does not let this client read {self._topic}: {reason(error)}; {fix}") from error
         if batches:
             self._has_uncommitted = True
         return list(batches.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,11 +33,11 @@ def ensure_topics(kafka: Kafka, topics: Iterable[str] = TOPICS) -> list[str]:
         Existing topics are not changed.
 
     Raises:
-        UserError: Kafka refuses to create a topic, or does not answer.
+        UserError: Kafka refuses to create a topic, or does not answer; or the environment variable is no number.
     """
     from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-    names = list(topics)
+    names, replication_factor = list(topics), _replication_factor()
     try:
         with make_admin(kafka) as admin:
             existing = set(admin.list_topics())
@@ -45,7 +46,7 @@ def ensure_topics(kafka: Kafka, topics: Iterable[str] = TOPICS) -> list[str]:
                     continue
                 wanted = {
                     "num_partitions": PARTITIONS,
-                    "replication_factor": int(os.environ.get("IOT_REPLICATION_FACTOR") or BROKER_DEFAULT),
+                    "replication_factor": replication_factor,
                     "configs": topic_settings(name),
                 }
                 # Another script may create the same topic at this moment.
@@ -57,6 +58,15 @@ def ensure_topics(kafka: Kafka, topics: Iterable[str] = TOPICS) -> list[str]:
         raise UserError(
             f"cannot create the topics {', '.join(names)} at {kafka.bootstrap_servers}: {why(kafka, error)}"
         ) from error
+
+
+def _replication_factor() -> int:
+    given = os.environ.get("IOT_REPLICATION_FACTOR")
+    if not given:
+        return BROKER_DEFAULT
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", given):
+        raise UserError(f"IOT_REPLICATION_FACTOR={given} is not a number of brokers; for example 3")
+    return int(given)
 
 
 def topic_id(kafka: Kafka, topic: str) -> str:
@@ -75,7 +85,7 @@ def topic_id(kafka: Kafka, topic: str) -> str:
             f"cannot describe the topic {topic} at {kafka.bootstrap_servers}: {why(kafka, error)}"
         ) from error
     if described["error_code"]:
-        raise UserError(f"Kafka at {kafka.bootstrap_servers} has no topic {topic}")
+        raise UserError(f"Kafka at {kafka.bootstrap_servers} has no topic {topic}, or does not let this client see it")
     return str(described["topic_id"])
 
 

@@ -81,7 +81,7 @@ class WebChild:
         deadline_s = time.monotonic() + START_S
         while not stop.is_set():
             if self._process.poll() is not None:
-                raise UserError("the page did not start, for the reason above")
+                raise UserError(f"the page did not start ({self._how_it_ended()})")
             found = self._who_answers()
             if found == self._instance:
                 return True
@@ -114,7 +114,11 @@ class WebChild:
         """
         self._tell()
         if self._process.poll() is not None:
-            raise UserError(f"the page ended with status {self._process.returncode}")
+            raise UserError(f"the page ended ({self._how_it_ended()}): start again, which continues from here")
+
+    def _how_it_ended(self) -> str:
+        status = self._process.returncode
+        return f"it was killed by signal {-status}" if status < 0 else f"status {status}, for the reason above"
 
     def report_database(self, problem: str) -> None:
         """Have the page say why results cannot be written; an empty text says that they can.

@@ -95,7 +95,9 @@ def _why(host: str, port: int, error: OSError | None) -> str:
     if number == errno.EADDRINUSE:
         return f"{what}the port is already in use; choose another with --port"
     if number in (errno.EACCES, errno.EPERM):
-        return f"{what}{reason(error or OSError())}; choose a port above 1023 with --port"
+        # Ports below 1024 need a right of their own. Another refusal may hold for the address, too.
+        fix = "a port above 1023 with --port" if port < 1024 else "another with --host or --port"
+        return f"{what}{reason(error or OSError())}; choose {fix}"
     if number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
         return f"{what}this machine does not have that address; choose another with --host"
     return f"{what}{reason(error or OSError())}; choose another with --host or --port"

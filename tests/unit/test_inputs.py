@@ -240,11 +240,11 @@ def test_a_text_is_read_from_a_pipe_and_loses_its_byte_order_mark():
 def test_a_text_that_is_too_large_or_not_utf_8_is_an_error(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match=f"^cannot read the rules {path}: 'utf-8' codec"):
+    with pytest.raises(InputError, match=f"^cannot read the rules {path}: 'utf-8' codec .*; save it as UTF-8$"):
         read_text(path, f"the rules {path}")
     monkeypatch.setattr("iot.inputs.MAX_TEXT_BYTES", 1 << 20)
     path.write_bytes(b" " * ((1 << 20) + 1))
-    with pytest.raises(InputError, match=r"it is larger than 1 MiB$"):
+    with pytest.raises(InputError, match=r"it is larger than 1 MiB; check the path$"):
         read_text(path)
 
 

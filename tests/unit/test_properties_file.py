@@ -88,3 +88,9 @@ def test_properties_are_handed_on_to_a_child_that_reads_them_once(properties, tm
 def test_nothing_is_handed_on_without_properties():
     with handed_on({}) as handed:
         assert handed == ([], [])
+
+
+def test_a_wrong_line_of_the_standard_input_is_named_as_such(monkeypatch):
+    monkeypatch.setattr("iot.properties_file.read_text", lambda path: "key")
+    with pytest.raises(UserError, match=r"^standard input, line 1: expected key=value$"):
+        read_properties(Path("-"))

@@ -98,6 +98,8 @@ def test_a_port_without_the_right_to_it(monkeypatch):
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(UserError, match="port 80: Permission denied; choose a port above 1023 with --port"):
         listen("127.0.0.1", 80)
+    with pytest.raises(UserError, match="port 8000: Permission denied; choose another with --host or --port"):
+        listen("127.0.0.1", 8000)
 
 
 # The child that inherits it -------------------------------------------------------------------------------------------
@@ -146,7 +148,7 @@ def test_the_child_serves_on_the_socket_and_is_recognised(tmp_path, monkeypatch,
         page._process.wait()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), 5)
-        with pytest.raises(UserError, match="the page ended"):
+        with pytest.raises(UserError, match=r"the page ended \(it was killed by signal 9\): start again"):
             page.look_after()
 
 
