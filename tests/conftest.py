@@ -15,12 +15,33 @@ from iot import environment, settings
 from iot.broker.broker import Broker, find_free_port
 from iot.kafka.topics import ensure_topics
 from iot.spark import session as spark_session
+from tests.support import leftovers
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 # Tests start many JVMs that end soon: C2 would cost them more time than it saves.
 os.environ.setdefault("IOT_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """At the end, nothing runs that tests or fixtures have started."""
+    run = os.environ[leftovers.RUN] = uuid.uuid4().hex
+    yield
+    del os.environ[leftovers.RUN]
+    leftovers.end(run)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """End what the test itself has started, even if it failed. Processes of shared fixtures go on."""
+    run = os.environ.get(leftovers.RUN)
+    try:
+        return (yield)
+    finally:
+        if run:
+            leftovers.end(run, f"{item.nodeid} (call)")
 
 
 @pytest.fixture(autouse=True)

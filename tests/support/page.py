@@ -21,6 +21,7 @@ from iot.alerts import DEFAULT_RULES, Delivered
 from iot.broker.broker import Broker, find_free_port
 from iot.results.model import QueryStatus, Status
 from iot.results.store import Store
+from tests.support import leftovers
 from tests.support.results import IDENTITY, NOW_S, Sample, Stream, delivered, write_batch
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,9 @@ class Site:
         self.store = Store(url)
 
     def start(self, eventually: Callable[..., None]) -> None:
-        process = self._process = subprocess.Popen(self._command, cwd=ROOT)
+        # It outlives the test that starts it.
+        environment = os.environ | {leftovers.TEST: "page"}
+        process = self._process = subprocess.Popen(self._command, cwd=ROOT, env=environment)
 
         def answers() -> bool:
             assert process.poll() is None, "the web server has ended"
