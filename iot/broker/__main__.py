@@ -1,7 +1,7 @@
 """``python -m iot.broker``: run the embedded Kafka until Ctrl-C.
 
-Its data is there again at the next start. ``topics`` and ``groups`` replace Kafka's shell scripts: they show the topics
-and the consumer groups of any Kafka.
+With ``--nodes 3`` it is a cluster. Its data is there again at the next start. ``topics`` and ``groups`` replace Kafka's
+shell scripts: they show the topics and the consumer groups of any Kafka.
 """
 
 from __future__ import annotations
@@ -19,36 +19,61 @@ from pathlib import Path
 
 from rich.console import Console
 
-from iot import cli, settings
+from iot import cli
 from iot.broker.broker import PORT, Broker, kafka_version
+from iot.broker.cluster import MAX_NODES, Cluster, data_dir_of
+from iot.broker.embedded import Embedded
 from iot.broker.tables import groups_table, topics_table
 from iot.kafka.connect import require_broker
 from iot.kafka.topics import why
 from iot.settings import Kafka, UserError
 
 
-def run_broker(port: int, data_dir: Path) -> int:
-    """Run a broker until a signal asks it to stop."""
+def make_kafka(nodes: int, port: int, data_dir: Path | None) -> Embedded:
+    data_dir = data_dir or data_dir_of(nodes)
+    return Broker(port, data_dir) if nodes == 1 else Cluster(nodes, port, data_dir)
+
+
+def run_broker(nodes: int, port: int, data_dir: Path | None) -> int:
+    """Run Kafka until a signal asks it to stop.
+
+    Raises:
+        UserError: Kafka cannot be started, or the only node has ended.
+    """
     begun_s, stop = time.monotonic(), stop_event()
-    broker = Broker(port, data_dir)
+    kafka = make_kafka(nodes, port, data_dir)
     try:
-        if not broker.start(stop):
+        if not kafka.start(stop):
             print("stopped before Kafka was ready")
             return 0
-        for warning in broker.warnings:
+        for warning in kafka.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        print(
-            f"Kafka {kafka_version()} is ready on {broker.bootstrap_servers} "
-            f"(process {broker.pid}, after {time.monotonic() - begun_s:.1f} s); Ctrl-C stops it\n"
-            f"  data  {broker.data_dir}\n  log   {broker.log}",
-            flush=True,
-        )
+        print("\n".join(ready_lines(kafka, time.monotonic() - begun_s)), flush=True)
         while not stop.wait(0.2):
-            broker.require_alive()
+            for line in kafka.watch(time.monotonic()):
+                print(line, flush=True)
     finally:
-        broker.stop()
-    print(f"Kafka stopped after {time.monotonic() - begun_s:.0f} s; its data stays in {broker.data_dir}")
+        kafka.stop()
+    print(f"Kafka stopped after {time.monotonic() - begun_s:.0f} s; its data stays in {kafka.data_dir}")
     return 0
+
+
+def ready_lines(kafka: Embedded, took_s: float) -> list[str]:
+    """Return what to print once Kafka is ready: where it is, its processes, its data and its logs."""
+    first = kafka.nodes[0]
+    if len(kafka.nodes) == 1:
+        return [
+            f"Kafka {kafka_version()} is ready on {kafka.bootstrap_servers} "
+            f"(process {first.pid}, after {took_s:.1f} s); Ctrl-C stops it",
+            f"  data  {kafka.data_dir}",
+            f"  log   {first.log}",
+        ]
+    return [
+        f"Kafka {kafka_version()} is ready with {len(kafka.nodes)} nodes (after {took_s:.1f} s); Ctrl-C stops them",
+        f"  --bootstrap-servers {kafka.bootstrap_servers}",
+        *(f"  node {node.number}  {node.address}  process {node.pid}  log {node.log}" for node in kafka.nodes),
+        f"  data    {kafka.data_dir}",
+    ]
 
 
 def show(command: str, kafka: Kafka) -> int:
@@ -74,20 +99,35 @@ def show(command: str, kafka: Kafka) -> int:
     return 0
 
 
+def number_of_nodes(text: str) -> int:
+    """argparse type: how many nodes."""
+    nodes = cli.positive_int(text)
+    if nodes > MAX_NODES:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {MAX_NODES}")
+    return nodes
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m iot.broker",
-        description="Run a real single-node Kafka on loopback until Ctrl-C, or show topics and groups of any Kafka.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Run a real Kafka on loopback until Ctrl-C, or show topics and groups of any Kafka.",
+        formatter_class=cli.HelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--port", type=cli.port_number, default=PORT, help="port on loopback")
+    parser.add_argument("--port", type=cli.port_number, default=PORT, help="port on loopback, of the first node")
+    parser.add_argument(
+        "--nodes",
+        metavar="N",
+        type=number_of_nodes,
+        default=1,
+        help="number of nodes; three keep three copies of everything, and one may die",
+    )
     parser.add_argument(
         "--data-dir",
         type=Path,
         metavar="DIR",
-        default=settings.DATA_DIR / "broker",
-        help="folder for Kafka's data, kept between runs",
+        help=f"folder for Kafka's data, kept between runs (default: {data_dir_of(1)}, with N nodes "
+        f"{data_dir_of(1).name}-N-nodes beside it)",
     )
     commands = parser.add_subparsers(dest="command", metavar="topics | groups")
     shared = cli.parser(None, topic=False)
@@ -100,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.command:
         return cli.exit_status(lambda: show(args.command, cli.kafka_from(args)))
-    return cli.exit_status(lambda: run_broker(args.port, args.data_dir))
+    return cli.exit_status(lambda: run_broker(args.nodes, args.port, args.data_dir))
 
 
 if __name__ == "__main__":

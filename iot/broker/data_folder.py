@@ -1,4 +1,7 @@
-"""The folder of a broker: Kafka's data, its configuration, its logs, and a lock against a second broker."""
+"""The folder of a broker: Kafka's data, its configuration, its logs, and a lock against a second broker.
+
+A cluster has such a folder for each node, in a folder that holds the lock and says how many nodes there are.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from typing import IO
 
 from iot.java.class_archives import jvm_flags
 from iot.processes import spawn
+from iot.properties_file import read_properties
 from iot.settings import UserError, reason
 
 # How long Kafka may outlive a parent that was killed.
 LET_GO_S = 3.0
 
 # What the broker writes. A folder that has one of these, but never had a lock, is not its own.
-WRITTEN = ("kafka", "server.properties", "log4j2.properties", "broker.log")
+WRITTEN = ("kafka", "server.properties", "log4j2.properties", "broker.log", "cluster.properties", "node-1")
 
 # Kafka logs to its standard output, which is the log file, so that the last words of a dying JVM are there too.
 LOG4J = """
@@ -44,6 +48,10 @@ class DataFolder:
         self.path = path.absolute()
         self.log = self.path / "broker.log"
         self._lock: IO[str] | None = None
+
+    @property
+    def _cluster_file(self) -> Path:
+        return self.path / "cluster.properties"
 
     @property
     def lock_fd(self) -> int:
@@ -88,12 +96,47 @@ class DataFolder:
             self._lock.close()
             self._lock = None
 
-    def prepare(self, java: list[str], properties: dict[str, str]) -> None:
+    def require_nodes(self, nodes: int) -> None:
+        """Return if the folder is new, or has the data of this number of nodes.
+
+        Raises:
+            UserError: it has the data of another number of nodes.
+        """
+        if (self.path / "kafka").exists():
+            found, owner = "1", "a single broker"
+        elif self._cluster_file.exists():
+            found = read_properties(self._cluster_file).get("nodes", "")
+            owner = f"a cluster of {found} nodes"
+        else:
+            return
+        if found != str(nodes):
+            raise UserError(
+                f"the data folder {self.path} is of {owner}: start it with --nodes {found}, "
+                "or choose another folder with --data-dir"
+            )
+
+    def cluster_id(self, nodes: int) -> str:
+        """Return the id of the cluster in this folder. The first call makes one, and notes the number of nodes.
+
+        Raises:
+            UserError: the file that holds the id is damaged.
+        """
+        if not self._cluster_file.exists():
+            new = self._cluster_file.with_suffix(".new")
+            new.write_text(f"nodes={nodes}\ncluster.id={_new_cluster_id()}\n")
+            new.replace(self._cluster_file)
+        try:
+            return read_properties(self._cluster_file)["cluster.id"]
+        except KeyError as error:
+            raise UserError(f"{self._cluster_file} has no cluster.id: choose another folder with --data-dir") from error
+
+    def prepare(self, java: list[str], properties: dict[str, str], cluster_id: str | None = None) -> None:
         """Write the configuration, begin a new log, and format a new folder.
 
         Args:
             java: the command, with its class path, that runs a class of Kafka.
             properties: the content of server.properties.
+            cluster_id: the id of the cluster that the node belongs to; None for a node that is its own cluster.
 
         Raises:
             UserError: Kafka cannot format the folder.
@@ -102,24 +145,24 @@ class DataFolder:
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".log.1"))
         if not (self.path / "kafka").exists():
-            self._format(java, properties)
+            self._format(java, properties, cluster_id)
         self._write_properties(properties)
 
-    def _format(self, java: list[str], properties: dict[str, str]) -> None:
+    def _format(self, java: list[str], properties: dict[str, str], cluster_id: str | None) -> None:
         """Format under another name, then rename, so that the folder is formatted completely or not at all."""
         with tempfile.TemporaryDirectory(prefix="new-", dir=self.path) as work:
             new = Path(work, "kafka")
             self._write_properties(properties | {"log.dirs": f"{new.parent.name}/{new.name}"})
-            self._run_format(java)
+            # The first controllers of a cluster are in its configuration.
+            self._run_format(java, ["--standalone"] if cluster_id is None else [], cluster_id or _new_cluster_id())
             new.rename(self.path / "kafka")
 
-    def _run_format(self, java: list[str]) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    def _run_format(self, java: list[str], flags: list[str], cluster_id: str) -> None:
         # Such a short-lived JVM starts faster without the C2 compiler and with the serial collector.
         faster = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *jvm_flags("kafka", write=False)]
         command = [*java[:1], *faster, *java[1:]]
         command += ["kafka.tools.StorageTool"]
-        command += ["format", "--standalone", "--config", "server.properties", f"--cluster-id={cluster_id}"]
+        command += ["format", *flags, "--config", "server.properties", f"--cluster-id={cluster_id}"]
         with open(self.log, "wb") as log:
             process = spawn(command, cwd=self.path, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             if process.wait():
@@ -140,3 +183,7 @@ class DataFolder:
         # The exception is on the next line.
         found = lines[at : at + 1] + [line for line in lines[at + 1 : at + 2] if not line.startswith("[")]
         return " ".join(" ".join(found).split())[:400] or "nothing"
+
+
+def _new_cluster_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

@@ -1,0 +1,180 @@
+"""A real cluster of three nodes: it survives dead nodes, starts them again, keeps its data, and stops completely."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+
+from iot.broker.broker import find_free_port
+from iot.broker.cluster import Cluster
+from iot.kafka.topics import ensure_topics, make_admin, topic_configs
+from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, Kafka
+from tests.support.topics import read_back
+
+ROOT = Path(__file__).parents[3]
+OURS = (READINGS_TOPIC, ALERTS_TOPIC, REJECTED_TOPIC)
+SERVERS = r"localhost:\d+,localhost:\d+,localhost:\d+"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(3, find_free_port(), tmp_path_factory.mktemp("cluster")) as started:
+        yield started
+
+
+@pytest.fixture
+def watching(cluster: Cluster, eventually) -> Callable[[Callable[[], object]], list[str]]:
+    """``watching(condition)`` looks after the cluster until the condition is true; returns what it said."""
+
+    def wait(condition: Callable[[], object]) -> list[str]:
+        said: list[str] = []
+
+        def look() -> bool:
+            said.extend(cluster.watch(time.monotonic()))
+            return bool(condition())
+
+        eventually(look, 60)
+        return said
+
+    return wait
+
+
+def in_sync(kafka: Kafka, topic: str) -> list[list[int]]:
+    """The nodes that have all of each partition."""
+    with make_admin(kafka) as admin:
+        return [sorted(partition["isr_nodes"]) for partition in admin.describe_topics([topic])[0]["partitions"]]
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The JVMs that run in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink().is_relative_to(folder):
+                found.append(process.name)
+        except OSError:
+            continue
+    return found
+
+
+def send(servers: str, topic: str, values: list[bytes]) -> None:
+    """Send values, and return once they are acknowledged by all copies that are in sync."""
+    producer = KafkaProducer(bootstrap_servers=servers.split(","), acks="all")
+    for sent in [producer.send(topic, value) for value in values]:
+        sent.get(60)
+    producer.close()
+
+
+def values_of(servers: str, topic: str) -> list[bytes]:
+    return sorted(value for records in read_back(servers, topic).values() for _, value in records)
+
+
+def test_topics_have_a_copy_on_each_node_and_two_are_needed(cluster):
+    for topic in OURS:
+        assert in_sync(cluster.kafka, topic) == [[1, 2, 3]] * 3
+    with make_admin(cluster.kafka) as admin:
+        assert {found["min.insync.replicas"] for found in topic_configs(admin, list(OURS), "all").values()} == {"2"}
+
+
+def test_a_killed_node_stops_nothing_and_is_started_again(cluster, watching, eventually):
+    topic = "survives-one"
+    ensure_topics(cluster.kafka, [topic])
+    send(cluster.bootstrap_servers, topic, [b"before"])
+    killed = cluster.nodes[0]
+    first = killed.pid
+    os.kill(first, signal.SIGKILL)
+    # Nobody watches, so the other two are alone: they write, and they agree on a new topic.
+    send(cluster.bootstrap_servers, topic, [b"meanwhile"])
+    eventually(lambda: in_sync(cluster.kafka, topic) == [[2, 3]] * 3, 30)
+    ensure_topics(cluster.kafka, ["made-by-two"])
+
+    said = watching(lambda: in_sync(cluster.kafka, topic) == [[1, 2, 3]] * 3)
+    assert said == [
+        f"node 1 ({killed.address}) was killed by signal 9: starting it again in 1 s",
+        f"node 1 ({killed.address}) is back, process {killed.pid}",
+    ]
+    assert killed.pid != first
+    assert values_of(killed.address, topic) == [b"before", b"meanwhile"]
+
+
+def test_most_nodes_may_die_and_all_acknowledged_messages_are_there_afterwards(cluster, watching):
+    topic = "survives-two"
+    ensure_topics(cluster.kafka, [topic])
+    values = [str(number).encode() for number in range(1000, 2000)]
+    send(cluster.bootstrap_servers, topic, values)
+    killed = {node.pid for node in cluster.nodes[1:]}
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    watching(lambda: not killed & {node.pid for node in cluster.nodes})
+    send(cluster.bootstrap_servers, topic, [b"after"])
+    assert values_of(cluster.bootstrap_servers, topic) == [*values, b"after"]
+
+
+@contextmanager
+def running(port: int, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """``python -m iot.broker --nodes 3`` once it is ready, and the lines that say so."""
+    flags = ["--nodes", "3", "--port", str(port), "--data-dir", str(folder)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "iot.broker", *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            lines = [process.stdout.readline() for _ in range(6)]
+            assert re.match(r"Kafka 4.4.0 is ready with 3 nodes \(after .* s\); Ctrl-C stops them$", lines[0]), (
+                process.stderr.read()
+            )
+            yield process, lines
+        finally:
+            process.kill()
+
+
+def test_one_command_runs_a_cluster_that_keeps_its_data(tmp_path, eventually):
+    port = find_free_port()
+    with running(port, tmp_path) as (process, lines):
+        servers = re.fullmatch(rf"  --bootstrap-servers (localhost:{port},{SERVERS.split(',', 1)[1]})\n", lines[1])[1]
+        pids = [int(re.search(r"process (\d+)", line)[1]) for line in lines[2:5]]
+        send(servers, READINGS_TOPIC, [b"kept"])
+        os.kill(pids[1], signal.SIGKILL)
+        assert re.fullmatch(
+            r"node 2 \(localhost:\d+\) was killed by signal 9: starting it again in 1 s\n", process.stdout.readline()
+        )
+        assert re.match(r"node 2 \(localhost:\d+\) is back, process \d+$", process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert re.fullmatch(r"Kafka stopped after \d+ s; its data stays in .*\n", process.stdout.read())
+        assert process.stderr.read() == ""
+    assert processes_of(tmp_path) == []
+
+    # Another port, and so other controllers, for the same data.
+    with running(find_free_port(), tmp_path) as (process, lines):
+        servers = re.search(SERVERS, lines[1])[0]
+        assert values_of(servers, READINGS_TOPIC) == [b"kept"]
+        assert len(processes_of(tmp_path)) == 3
+        process.kill()
+        eventually(lambda: not processes_of(tmp_path), 10)
+
+
+def test_ctrl_c_during_the_start_leaves_nothing_and_a_second_one_ends_at_once(tmp_path, eventually):
+    flags = ["--nodes", "3", "--port", str(find_free_port()), "--data-dir", str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-m", "iot.broker", *flags], cwd=ROOT) as process:
+        eventually(lambda: len(processes_of(tmp_path)) == 3 and (tmp_path / "node-3" / "kafka").exists(), 30)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            # Signals within half a second are one request.
+            process.wait(0.6)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) in (0, 130)
+    eventually(lambda: not processes_of(tmp_path), 5)
