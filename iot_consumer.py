@@ -161,7 +161,9 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     kafka = until_stopped(lambda: cli.kafka_from(args), stop, TOO_EARLY)
     rules = until_stopped(lambda: rules_file.load_rules(args.rules), stop, TOO_EARLY)
     until_stopped(lambda: require_broker(kafka), stop, TOO_EARLY)
-    for warning in until_stopped(lambda: ensure_topics(kafka, [args.topic]), stop, TOO_EARLY):
+    partitions = {args.topic: args.partitions}
+    create = partial(ensure_topics, kafka, [args.topic], partitions, args.replication_factor)
+    for warning in until_stopped(create, stop, TOO_EARLY):
         print(f"warning: {warning}", file=sys.stderr)
     try:
         read(kafka, rules, args, stop)
@@ -179,6 +181,7 @@ def group_name(text: str) -> str:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
+    cli.add_topic_arguments(parser)
     parser.add_argument("--group", type=group_name, default=DEFAULT_GROUP, help="consumer group to join")
     parser.add_argument(
         "--from-beginning",

@@ -28,7 +28,7 @@ from iot.inputs import Input
 from iot.kafka import advertised
 from iot.kafka.connect import require_broker
 from iot.kafka.sender import CLIENTS, make_sender
-from iot.kafka.topics import TOPICS, ensure_topics
+from iot.kafka.topics import TOPICS, ensure_topics, shortage
 from iot.sensors.faults import Batch, Injector, Source
 from iot.sensors.fleet import Fleet
 from iot.sensors.pacing import Schedule
@@ -144,7 +144,9 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
             )
     until_stopped(lambda: require_broker(kafka), stop, too_early)
     topics = dict.fromkeys((*TOPICS, args.topic))
-    for warning in until_stopped(lambda: ensure_topics(kafka, topics), stop, too_early):
+    partitions = {args.topic: args.partitions}
+    create = partial(ensure_topics, kafka, topics, partitions, args.replication_factor)
+    for warning in until_stopped(create, stop, too_early):
         print(f"warning: {warning}", file=sys.stderr)
     seed = random.randrange(2**32) if args.seed is None else args.seed
     run_id = uuid.uuid4().hex[:8]
@@ -158,7 +160,10 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
             schedule = Schedule(args.rate, time.monotonic())
             sending = PacedSending(sender, schedule, limit, stop, on_batch)
             monitor = DeliveryMonitor(
-                sender, kafka.bootstrap_servers, schedule.start_s, partial(advertised.outage, kafka)
+                sender,
+                kafka.bootstrap_servers,
+                schedule.start_s,
+                lambda: shortage(kafka, args.topic) or advertised.outage(kafka),
             )
             progress = Progress(sending)
             with SendingThreads(sending, injectors) as threads:
@@ -177,6 +182,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
+    cli.add_topic_arguments(parser)
     parser.add_argument(
         "--sensors",
         metavar="N",

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         stack.callback(stop_spark, starting)
         if args.demo:
             stack.enter_context(demo_broker(kafka, say, stop))
-        until_stopped(lambda: require_kafka(kafka, args.topic), stop, TOO_EARLY)
+        until_stopped(lambda: require_kafka(args, kafka), stop, TOO_EARLY)
         settings = until_stopped(lambda: prepare(args, kafka, rules, store, say, stop), stop, TOO_EARLY)
         if args.demo:
             stack.enter_context(demo_sensors(args, kafka, say))
@@ -134,14 +134,15 @@ def require_places(args: argparse.Namespace, store: Store) -> None:
     store.identity()
 
 
-def require_kafka(kafka: Kafka, topic: str) -> None:
+def require_kafka(args: argparse.Namespace, kafka: Kafka) -> None:
     """Create missing topics.
 
     Raises:
         UserError: Kafka does not answer.
     """
     require_broker(kafka)
-    for warning in ensure_topics(kafka, [topic, ALERTS_TOPIC, REJECTED_TOPIC]):
+    topics = [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]
+    for warning in ensure_topics(kafka, topics, {args.topic: args.partitions}, args.replication_factor):
         print(f"warning: {warning}", file=sys.stderr)
 
 
@@ -211,6 +212,7 @@ def duration(text: str) -> float:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
+    cli.add_topic_arguments(parser)
     parser.add_argument("--demo", action="store_true", help="start a broker if none answers, and simulated sensors")
     cli.add_spark_arguments(
         parser,

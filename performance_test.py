@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import iot  # noqa: F401  # stops an unsupported Python before a package is missing
@@ -210,7 +211,9 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
         results.require_comparable(earlier, make_plans(session, chosen), args.compare)
     until_stopped(lambda: require_broker(kafka), stop, too_early)
     topics = dict.fromkeys((*TOPICS, args.topic))
-    for warning in until_stopped(lambda: ensure_topics(kafka, topics), stop, too_early):
+    partitions = {args.topic: args.partitions}
+    create = partial(ensure_topics, kafka, topics, partitions, args.replication_factor)
+    for warning in until_stopped(create, stop, too_early):
         print(f"warning: {warning}", file=sys.stderr)
     try:
         if chosen:
@@ -232,6 +235,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
+    cli.add_topic_arguments(parser)
     add = parser.add_argument
     add("--test", choices=TESTS, help="run this test (default: show the menu)")
     add("--messages", metavar="N", type=at_most(MAX_MESSAGES), help="number of readings (default: the test's own)")

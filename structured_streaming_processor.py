@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,7 +216,9 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     places.require_state_folders(args.checkpoint_dir, CHECKPOINTS)
     until_stopped(lambda: require_broker(kafka), stop, TOO_EARLY)
     topics = [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]
-    for warning in until_stopped(lambda: ensure_topics(kafka, topics), stop, TOO_EARLY):
+    partitions = {args.topic: args.partitions}
+    create = partial(ensure_topics, kafka, topics, partitions, args.replication_factor)
+    for warning in until_stopped(create, stop, TOO_EARLY):
         print(f"warning: {warning}", file=sys.stderr)
     fix = "stop it, or give this one a --checkpoint-dir of its own"
     owner = this_process(NAME)
@@ -239,6 +242,7 @@ def interval(text: str) -> str:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
+    cli.add_topic_arguments(parser)
     cli.add_spark_arguments(
         parser,
         master=spark_session.MASTER,

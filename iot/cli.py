@@ -18,7 +18,7 @@ from iot.addresses import join, parse_addresses
 from iot.inputs import is_same_stream, name_of
 from iot.processes import Stopped
 from iot.properties_file import read_properties
-from iot.settings import BOOTSTRAP_SERVERS, READINGS_TOPIC, Kafka, UserError, reason
+from iot.settings import BOOTSTRAP_SERVERS, PARTITIONS, READINGS_TOPIC, Kafka, UserError, reason
 
 SERVERS_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
 
@@ -122,6 +122,23 @@ def add_rules_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_topic_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--partitions`` and ``--replication-factor``, a number or None, as ``topics.ensure_topics`` takes them."""
+    parser.add_argument(
+        "--partitions",
+        metavar="N",
+        type=partition_count,
+        help=f"number of partitions of the topic of the readings, if it is created (default: {PARTITIONS})",
+    )
+    parser.add_argument(
+        "--replication-factor",
+        metavar="N",
+        type=replication_factor,
+        help="number of copies of each partition of topics that are created; IOT_REPLICATION_FACTOR sets it too "
+        "(default: the brokers' own)",
+    )
+
+
 def add_spark_arguments(
     parser: argparse.ArgumentParser, *, master: str, checkpoint_dir: Path, checkpoints: Sequence[str]
 ) -> None:
@@ -188,6 +205,16 @@ def positive_float(text: str) -> float:
 def ratio(text: str) -> float:
     """argparse type: a number from 0 to 1."""
     return _number(float, text, 0, 1, "a number from 0 to 1")
+
+
+def partition_count(text: str) -> int:
+    """argparse type: a number of partitions of one topic."""
+    return int(_number(int, text, 1, 10_000, "a number of partitions from 1 to 10000"))
+
+
+def replication_factor(text: str) -> int:
+    """argparse type: a number of copies of each partition."""
+    return int(_number(int, text, 1, 1_000, "a number of copies from 1 to 1000"))
 
 
 def port_number(text: str) -> int:

@@ -26,22 +26,25 @@ from iot.broker.embedded import Embedded
 from iot.broker.tables import groups_table, topics_table
 from iot.kafka.connect import require_broker
 from iot.kafka.topics import why
-from iot.settings import Kafka, UserError
+from iot.settings import READINGS_TOPIC, Kafka, UserError
 
 
-def make_kafka(nodes: int, port: int, data_dir: Path | None) -> Embedded:
-    data_dir = data_dir or data_dir_of(nodes)
-    return Broker(port, data_dir) if nodes == 1 else Cluster(nodes, port, data_dir)
+def make_kafka(args: argparse.Namespace) -> Embedded:
+    """Return the broker or the cluster that the flags ask for."""
+    data_dir = args.data_dir or data_dir_of(args.nodes)
+    kafka = Broker(args.port, data_dir) if args.nodes == 1 else Cluster(args.nodes, args.port, data_dir)
+    kafka.partitions = {READINGS_TOPIC: args.partitions}
+    kafka.replication_factor = args.replication_factor
+    return kafka
 
 
-def run_broker(nodes: int, port: int, data_dir: Path | None) -> int:
+def run_broker(kafka: Embedded) -> int:
     """Run Kafka until a signal asks it to stop.
 
     Raises:
         UserError: Kafka cannot be started, or the only node has ended.
     """
     begun_s, stop = time.monotonic(), stop_event()
-    kafka = make_kafka(nodes, port, data_dir)
     try:
         if not kafka.start(stop):
             print("stopped before Kafka was ready")
@@ -129,6 +132,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help=f"folder for Kafka's data, kept between runs (default: {data_dir_of(1)}, with N nodes "
         f"{data_dir_of(1).name}-N-nodes beside it)",
     )
+    cli.add_topic_arguments(parser)
     commands = parser.add_subparsers(dest="command", metavar="topics | groups")
     shared = cli.parser(None, topic=False)
     for name, about in {"topics": "partitions, offsets and settings", "groups": "members, offsets and lag"}.items():
@@ -140,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.command:
         return cli.exit_status(lambda: show(args.command, cli.kafka_from(args)))
-    return cli.exit_status(lambda: run_broker(args.nodes, args.port, args.data_dir))
+    return cli.exit_status(lambda: run_broker(make_kafka(args)))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ def kafka_version() -> str:
 class Embedded(ABC):
     """Embedded Kafka: ``with`` starts it, waits until it answers, and stops it.
 
-    ``nodes`` are its processes, ``warnings`` is what ``topics.ensure_topics`` returned.
+    ``nodes`` are its processes, ``warnings`` is what ``topics.ensure_topics`` returned. ``partitions`` and
+    ``replication_factor`` of the topics can be set before the start, as ``ensure_topics`` takes them.
     """
 
     # How long Kafka may take to start.
@@ -45,6 +46,8 @@ class Embedded(ABC):
         self.properties = dict(properties or {})
         self.nodes: list[Node] = []
         self.warnings: list[str] = []
+        self.partitions: dict[str, int | None] = {}
+        self.replication_factor: int | None = None
         self._folder = DataFolder(data_dir)
 
     @property
@@ -147,7 +150,7 @@ class Embedded(ABC):
                 raise UserError(f"Kafka did not answer within {self.start_s:.0f} s{why and f' ({why})'}; see {logs}")
             if stop.wait(0.05):
                 return False
-        self.warnings = ensure_topics(loopback, self.topics)
+        self.warnings = ensure_topics(loopback, self.topics, self.partitions, self.replication_factor)
         return True
 
     def _answers(self, loopback: Kafka) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from iot.kafka import advertised
@@ -16,6 +15,8 @@ from iot.settings import ALERTS_TOPIC, PARTITIONS, READINGS_TOPIC, REJECTED_TOPI
 TOPICS = (READINGS_TOPIC, ALERTS_TOPIC, REJECTED_TOPIC)
 # With this replication factor Kafka uses its own setting, default.replication.factor.
 BROKER_DEFAULT = -1
+# Maximum replication factor, far below what Kafka's protocol can express.
+MAX_COPIES = 1_000
 
 # The timestamp of a record is the broker's clock, never a producer's.
 TOPIC_SETTINGS = {"message.timestamp.type": "LogAppendTime"}
@@ -23,10 +24,18 @@ TOPIC_SETTINGS = {"message.timestamp.type": "LogAppendTime"}
 REJECTED_SETTINGS = {"max.message.bytes": str(2 * 1024 * 1024)}
 
 
-def ensure_topics(kafka: Kafka, topics: Iterable[str] = TOPICS) -> list[str]:
+def ensure_topics(
+    kafka: Kafka,
+    topics: Iterable[str] = TOPICS,
+    partitions: Mapping[str, int | None] | None = None,
+    replication_factor: int | None = None,
+) -> list[str]:
     """Create the topics that do not exist, and wait until they can be used.
 
-    The environment variable IOT_REPLICATION_FACTOR sets the replication factor (default: the broker's).
+    Args:
+        partitions: the number of partitions by topic; ``PARTITIONS`` for a topic without one.
+        replication_factor: the number of copies of each partition. None: that of the environment variable
+            IOT_REPLICATION_FACTOR, or else the cluster's own.
 
     Returns:
         Warnings, one line for each broker out of reach, and for each setting in which an existing topic differs.
@@ -35,9 +44,11 @@ def ensure_topics(kafka: Kafka, topics: Iterable[str] = TOPICS) -> list[str]:
     Raises:
         UserError: Kafka refuses to create a topic, or does not answer; or the environment variable is no number.
     """
-    from kafka.errors import KafkaError, TopicAlreadyExistsError
+    from kafka.errors import InvalidReplicationFactorError, KafkaError, TopicAlreadyExistsError
 
-    names, replication_factor = list(topics), _replication_factor()
+    names = list(topics)
+    counts = {name: (partitions or {}).get(name) or PARTITIONS for name in names}
+    copies = replication_factor or _default_copies()
     try:
         with make_admin(kafka) as admin:
             existing = set(admin.list_topics())
@@ -45,28 +56,47 @@ def ensure_topics(kafka: Kafka, topics: Iterable[str] = TOPICS) -> list[str]:
                 if name in existing:
                     continue
                 wanted = {
-                    "num_partitions": PARTITIONS,
-                    "replication_factor": replication_factor,
+                    "num_partitions": counts[name],
+                    "replication_factor": copies or BROKER_DEFAULT,
                     "configs": topic_settings(name),
                 }
                 # Another script may create the same topic at this moment.
                 with contextlib.suppress(TopicAlreadyExistsError):
-                    admin.create_topics({name: wanted})
+                    try:
+                        admin.create_topics({name: wanted})
+                    except InvalidReplicationFactorError as error:
+                        raise _too_few_brokers(kafka, admin, name, copies) from error
             admin.wait_for_topics(names)
-            return _out_of_reach(kafka, admin) + _differences(admin, [name for name in names if name in existing])
+            found = {name: counts[name] for name in names if name in existing}
+            return _out_of_reach(kafka, admin) + _differences(admin, found, copies)
     except KafkaError as error:
         raise UserError(
             f"cannot create the topics {', '.join(names)} at {kafka.bootstrap_servers}: {why(kafka, error)}"
         ) from error
 
 
-def _replication_factor() -> int:
-    given = os.environ.get("IOT_REPLICATION_FACTOR")
-    if not given:
-        return BROKER_DEFAULT
-    if not re.fullmatch(r"[1-9][0-9]{0,3}", given):
-        raise UserError(f"IOT_REPLICATION_FACTOR={given} is not a number of brokers; for example 3")
-    return int(given)
+def _default_copies() -> int | None:
+    """Return the replication factor of the environment, if it has one.
+
+    Raises:
+        UserError: it is not a number.
+    """
+    text = os.environ.get("IOT_REPLICATION_FACTOR", "").strip()
+    if not text:
+        return None
+    if not text.isdecimal() or not 0 < int(text) <= MAX_COPIES:
+        raise UserError(f"IOT_REPLICATION_FACTOR={text} is not a number of copies: set it to 1 or more, or unset it")
+    return int(text)
+
+
+def _too_few_brokers(kafka: Kafka, admin: Any, topic: str, copies: int | None) -> UserError:
+    brokers = len(admin.describe_cluster()["brokers"])
+    plural = "broker is" if brokers == 1 else "brokers are"
+    asked = f"replication factor {copies}" if copies else "the replication factor of the brokers' configuration"
+    return UserError(
+        f"cannot create the topic {topic} with {asked} at {kafka.bootstrap_servers}: only {brokers} {plural} "
+        f"available; use --replication-factor {brokers}, or several brokers, as python -m iot.broker --nodes 3 starts"
+    )
 
 
 def topic_id(kafka: Kafka, topic: str) -> str:
@@ -89,6 +119,25 @@ def topic_id(kafka: Kafka, topic: str) -> str:
     return str(described["topic_id"])
 
 
+def shortage(kafka: Kafka, topic: str) -> str:
+    """Return which partitions have too few copies to acknowledge a write; empty if none has, or if Kafka is silent."""
+    from kafka.errors import KafkaError
+
+    with contextlib.suppress(KafkaError, UserError, OSError, ValueError), make_admin(kafka) as admin:
+        partitions = admin.describe_topics([topic])[0]["partitions"]
+        needed = int(topic_configs(admin, [topic], "all")[topic].get("min.insync.replicas", "1"))
+        short = [each for each in partitions if len(each["isr_nodes"]) < needed]
+        if short:
+            numbers = ", ".join(str(number) for number in sorted(each["partition_index"] for each in short))
+            least = min(len(each["isr_nodes"]) for each in short)
+            plural = "partition" if len(short) == 1 else "partitions"
+            return (
+                f"too few brokers are up: {plural} {numbers} of {topic} can have {least} in-sync copies, "
+                f"and min.insync.replicas is {needed}"
+            )
+    return ""
+
+
 def topic_settings(name: str) -> dict[str, str]:
     """Return the settings that a topic of this name should have."""
     return TOPIC_SETTINGS | (REJECTED_SETTINGS if name == REJECTED_TOPIC else {})
@@ -103,21 +152,35 @@ def _out_of_reach(kafka: Kafka, admin: Any) -> list[str]:
     return [f"{line}: partitions that it leads wait until it does; {advertised.FIX}" for line in lines.values()]
 
 
-def _differences(admin: Any, names: list[str]) -> list[str]:
-    """Return one line for each difference; settings that this client may not read count as equal."""
+def _differences(admin: Any, partitions: Mapping[str, int], copies: int | None) -> list[str]:
+    """Return one line for each difference; settings that this client may not read count as equal.
+
+    Args:
+        partitions: the wanted number of partitions by topic.
+        copies: the wanted replication factor; None if any will do.
+    """
     from kafka.errors import KafkaError
 
-    if not names:
+    if not partitions:
         return []
+    names = list(partitions)
     lines = []
-    for topic in admin.describe_topics(names):
-        if len(topic["partitions"]) != PARTITIONS:
-            lines.append(f"topic {topic['name']} has {len(topic['partitions'])} partitions, not {PARTITIONS}")
+    other_copies: dict[int, list[str]] = {}
+    for topic in sorted(admin.describe_topics(names), key=lambda each: names.index(each["name"])):
+        name, found = topic["name"], topic["partitions"]
+        if len(found) != partitions[name]:
+            lines.append(f"topic {name} has {len(found)} partitions, not {partitions[name]}")
+        if copies and (least := min(len(each["replica_nodes"]) for each in found)) != copies:
+            other_copies.setdefault(least, []).append(name)
+    for number, topics in other_copies.items():
+        plural = "topic" if len(topics) == 1 else "topics"
+        have = "has" if len(topics) == 1 else "have"
+        lines.append(f"{plural} {', '.join(topics)} {have} replication factor {number}, not {copies}")
     with contextlib.suppress(KafkaError):
-        for name, found in topic_configs(admin, names, "all").items():
+        for name, settings in topic_configs(admin, names, "all").items():
             for key, wanted in topic_settings(name).items():
-                if found.get(key, wanted) != wanted:
-                    lines.append(f"topic {name} has {key}={found[key]}, not {wanted}")
+                if settings.get(key, wanted) != wanted:
+                    lines.append(f"topic {name} has {key}={settings[key]}, not {wanted}")
     return lines
 
 

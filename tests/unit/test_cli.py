@@ -237,3 +237,27 @@ def test_only_a_broken_standard_output_ends_without_a_traceback():
         process.stdout.close()
         assert process.wait(30) == 1
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ([], (None, None)),
+        (["--partitions", "12"], (12, None)),
+        (["--replication-factor", "3"], (None, 3)),
+        (["--partitions", "1", "--replication-factor", "1"], (1, 1)),
+    ],
+)
+def test_flags_of_new_topics(flags, wanted):
+    made = parser(None)
+    cli.add_topic_arguments(made)
+    args = made.parse_args(flags)
+    assert (args.partitions, args.replication_factor) == wanted
+
+
+@pytest.mark.parametrize("flag", ["--partitions", "--replication-factor"])
+@pytest.mark.parametrize("wrong", ["0", "-1", "1.5", "many", "", "100000"])
+def test_wrong_numbers_of_partitions_and_copies_are_refused(flag, wrong, refuses):
+    made = parser(None)
+    cli.add_topic_arguments(made)
+    assert f"{flag}: {wrong!r} is not a number of " in refuses(made.parse_args, [flag, wrong])

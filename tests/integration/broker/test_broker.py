@@ -115,12 +115,74 @@ def test_existing_topics_are_not_changed_and_differences_are_warnings(broker):
     admin.close()
 
 
-def test_a_topic_that_kafka_refuses_is_a_one_line_error(broker, monkeypatch):
+TOO_MANY = (
+    r"cannot create the topic {topic} with replication factor {copies} at localhost:\d+: only 1 broker is available; "
+    r"use --replication-factor 1, or several brokers, as python -m iot.broker --nodes 3 starts"
+)
+
+
+@pytest.mark.parametrize("copies", [2, 3, 1000])
+def test_more_copies_than_brokers_are_a_one_line_error(broker, copies):
+    with pytest.raises(UserError, match=f"^{TOO_MANY.format(topic='too-many', copies=copies)}$"):
+        ensure_topics(broker.kafka, ["too-many"], replication_factor=copies)
+
+
+def test_the_variable_sets_the_number_of_copies_and_the_argument_overrides_it(broker, monkeypatch):
     monkeypatch.setenv("IOT_REPLICATION_FACTOR", "3")
-    with pytest.raises(
-        UserError, match=r"^cannot create the topics too-many at localhost:\d+: InvalidReplicationFactor"
-    ):
-        ensure_topics(broker.kafka, ["too-many"])
+    with pytest.raises(UserError, match=f"^{TOO_MANY.format(topic='of-variable', copies=3)}$"):
+        ensure_topics(broker.kafka, ["of-variable"])
+    ensure_topics(broker.kafka, ["of-variable"], replication_factor=1)
+    assert ensure_topics(broker.kafka, ["of-variable", READINGS_TOPIC]) == [
+        f"topics of-variable, {READINGS_TOPIC} have replication factor 1, not 3"
+    ]
+
+
+def test_the_number_of_partitions_is_that_of_the_topic_that_has_one(broker):
+    ensure_topics(broker.kafka, ["seven", "usual"], {"seven": 7, "usual": None})
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    described = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(["seven", "usual"])}
+    admin.close()
+    assert described == {"seven": 7, "usual": 3}
+    assert ensure_topics(broker.kafka, ["seven"], {"seven": 7}, 1) == []
+    assert ensure_topics(broker.kafka, ["seven"], {"seven": 8}, 2) == [
+        "topic seven has 7 partitions, not 8",
+        "topic seven has replication factor 1, not 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        ["iot_producer.py", "--count", "1"],
+        ["iot_consumer.py", "--max-messages", "1"],
+        ["performance_test.py", "--test", "custom", "--messages", "1"],
+        ["structured_streaming_processor.py", "--available-now"],
+        ["iot_streaming_app.py"],
+    ],
+)
+def test_scripts_say_when_there_are_too_few_brokers(broker, script, tmp_path):
+    flags = ["--bootstrap-servers", broker.bootstrap_servers, "--topic", "of-script", "--replication-factor", "3"]
+    environment = os.environ | {"IOT_DATABASE_URL": f"sqlite:///{tmp_path}/results.db", "TMPDIR": str(tmp_path)}
+    state = ["--checkpoint-dir", str(tmp_path)] if "stream" in script[0] else []
+    port = ["--port", str(find_free_port())] if script[0] == "iot_streaming_app.py" else []
+    ran = subprocess.run(
+        [sys.executable, *script, *flags, *state, *port],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        env=environment,
+    )
+    assert ran.returncode == 1
+    assert re.fullmatch(f"error: {TOO_MANY.format(topic='of-script', copies=3)}\n", ran.stderr)
+
+
+def test_the_broker_creates_its_topics_as_the_flags_say(tmp_path):
+    ran = run("--port", find_free_port(), "--data-dir", tmp_path, "--replication-factor", "2")
+    assert ran.returncode == 1
+    said = TOO_MANY.format(topic=READINGS_TOPIC, copies=2).replace("localhost", "127.0.0.1")
+    assert re.fullmatch(f"error: {said}\n", ran.stderr)
 
 
 def test_data_survives_a_restart(tmp_path):

@@ -237,5 +237,5 @@ def test_a_wrong_number_of_nodes_is_refused(wrong, refuses):
 
 
 def test_one_node_is_the_plain_broker(tmp_path):
-    assert isinstance(command.make_kafka(1, 9092, tmp_path), Broker)
-    assert isinstance(command.make_kafka(2, 9092, tmp_path), Cluster)
+    for flags, kind in ([], Broker), (["--nodes", "1"], Broker), (["--nodes", "2"], Cluster):
+        assert isinstance(command.make_kafka(command.parse_args([*flags, "--data-dir", str(tmp_path)])), kind)
