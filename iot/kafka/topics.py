@@ -130,11 +130,10 @@ def shortage(kafka: Kafka, topic: str) -> str:
         if short:
             numbers = ", ".join(str(number) for number in sorted(each["partition_index"] for each in short))
             least = min(len(each["isr_nodes"]) for each in short)
-            plural = "partition" if len(short) == 1 else "partitions"
-            return (
-                f"too few brokers are up: {plural} {numbers} of {topic} can have {least} in-sync copies, "
-                f"and min.insync.replicas is {needed}"
+            which = (
+                f"partition {numbers} of {topic} has" if len(short) == 1 else f"partitions {numbers} of {topic} have"
             )
+            return f"too few brokers are up: {which} {least} in-sync copies, min.insync.replicas is {needed}"
     return ""
 
 

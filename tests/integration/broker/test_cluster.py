@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -14,11 +15,14 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from iot.broker.broker import find_free_port
 from iot.broker.cluster import Cluster
+from iot.kafka.sender import CLIENTS
 from iot.kafka.topics import ensure_topics, make_admin, topic_configs
 from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, Kafka
+from tests.support.scripts import read_until
 from tests.support.topics import read_back
 
 ROOT = Path(__file__).parents[3]
@@ -178,3 +182,89 @@ def test_ctrl_c_during_the_start_leaves_nothing_and_a_second_one_ends_at_once(tm
         process.send_signal(signal.SIGINT)
         assert process.wait(5) in (0, 130)
     eventually(lambda: not processes_of(tmp_path), 5)
+
+
+def producer(cluster: Cluster, topic: str, client: str) -> subprocess.Popen[str]:
+    flags = ["--topic", topic, "--client", client, "--sensors", "20", "--rate", "300"]
+    return subprocess.Popen(
+        [sys.executable, "iot_producer.py", "--bootstrap-servers", cluster.bootstrap_servers, *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> dict[str, int]:
+    """Stop a producer with Ctrl-C; return the numbers of its summary."""
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, ""), out
+    names = "sent|acknowledged|failed"
+    return {name: int(number.replace(",", "")) for name, number in re.findall(rf"^({names}):? ([\d,]+)", out, re.M)}
+
+
+def require_each_once(cluster: Cluster, topic: str, number: int) -> None:
+    """Assert that a topic has this number of readings, and each of them once."""
+    readings = [json.loads(value) for value in values_of(cluster.bootstrap_servers, topic)]
+    by_sensor: dict[str, list[int]] = {}
+    for reading in readings:
+        by_sensor.setdefault(reading["sensor_id"], []).append(reading["sequence"])
+    assert len(readings) == number
+    assert all(sorted(each) == list(range(len(each))) for each in by_sensor.values())
+
+
+def test_producers_lose_and_double_nothing_while_most_nodes_are_dead(cluster, watching, eventually):
+    topics = {client: f"outage-{client}" for client in CLIENTS}
+    ensure_topics(cluster.kafka, topics.values())
+    processes = {client: producer(cluster, topic, client) for client, topic in topics.items()}
+    for topic in topics.values():
+        eventually(lambda topic=topic: len(values_of(cluster.bootstrap_servers, topic)) > 200, 60)
+    killed = {node.pid for node in cluster.nodes[:2]}
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    for process in processes.values():
+        said = read_until(process, r"Kafka at .* has acknowledged nothing for 3 s")
+        assert said.splitlines()[-1].endswith("; retrying until it does, all messages are kept")
+    watching(lambda: not killed & {node.pid for node in cluster.nodes})
+    for process in processes.values():
+        read_until(process, r"Kafka at .* is back after \d+ s$")
+    for client, process in processes.items():
+        counts = finish(process)
+        assert counts["sent"] == counts["acknowledged"] > 300 * 5
+        assert counts["failed"] == 0
+        require_each_once(cluster, topics[client], counts["sent"])
+
+
+def test_too_few_copies_are_named_and_the_messages_are_kept(cluster, watching, eventually):
+    topics = {client: f"short-{client}" for client in CLIENTS}
+    ensure_topics(cluster.kafka, topics.values())
+    for topic in topics.values():
+        eventually(lambda topic=topic: in_sync(cluster.kafka, topic) == [[1, 2, 3]] * 3, 30)
+        # Two copies are in sync without the node that is killed, and the topic asks for three.
+        require_copies(cluster.kafka, topic, 3)
+    processes = {client: producer(cluster, topic, client) for client, topic in topics.items()}
+    for topic in topics.values():
+        eventually(lambda topic=topic: len(values_of(cluster.bootstrap_servers, topic)) > 200, 60)
+    killed = cluster.nodes[2].pid
+    os.kill(killed, signal.SIGKILL)
+    for client, process in processes.items():
+        assert (
+            f"(too few brokers are up: partitions 0, 1, 2 of {topics[client]} have 2 in-sync copies, "
+            "min.insync.replicas is 3); retrying until it does, all messages are kept"
+        ) in read_until(process, r"Kafka at .* has acknowledged nothing for 3 s")
+    watching(lambda: cluster.nodes[2].pid != killed)
+    for client, process in processes.items():
+        read_until(process, r"Kafka at .* is back after \d+ s$")
+        counts = finish(process)
+        assert counts["sent"] == counts["acknowledged"]
+        assert counts["failed"] == 0
+        require_each_once(cluster, topics[client], counts["sent"])
+
+
+def require_copies(kafka: Kafka, topic: str, number: int) -> None:
+    """Set how many in-sync copies a topic needs to acknowledge a write."""
+    with make_admin(kafka) as admin:
+        wanted = {"min.insync.replicas": str(number)}
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=wanted)])
