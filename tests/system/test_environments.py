@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
 from iot.java import class_archives
+from iot.java.jars import jars
+from iot.kafka.sender import make_sender
 from iot.settings import CACHE_DIR, UserError
 from iot.spark import session
 from tests.support.environment_runner import READINGS
@@ -169,6 +174,44 @@ def test_help_works_everywhere(command, tmp_path, latin, no_user):
     )
     assert (ran.returncode, ran.stderr) == (0, b"")
     assert ran.stdout.startswith(b"usage: ")
+
+
+# Each is a mask, and whether the current folder is read-only and TMPDIR is missing; otherwise it is in memory.
+@pytest.mark.long
+@pytest.mark.parametrize(("mask", "is_bare"), [("077", False), ("000", True)])
+def test_every_mask_of_file_modes_works(mask, is_bare, tmp_path, no_user):
+    for name in ("run", "current"):
+        (tmp_path / name).mkdir()
+    in_memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=in_memory if in_memory.is_dir() else tmp_path) as temporary:
+        variables = {"TMPDIR": str(tmp_path / "missing") if is_bare else temporary}
+        if is_bare:
+            (tmp_path / "current").chmod(0o555)
+        prefix = [*no_user, "sh", "-c", f'cd {tmp_path}/current; umask {mask}; exec "$@"', "sh"]
+        run(tmp_path / "run", clone(tmp_path / "clone"), variables, prefix)
+        assert not list((tmp_path / "current").iterdir())
+        # Temporary files are private whatever the mask.
+        folders = list(Path("/tmp" if is_bare else temporary).glob("iot-12345"))
+        assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o700]
+
+
+def test_spark_submit_runs_the_processor(tmp_path, broker, topic):
+    sender = make_sender("confluent-kafka", broker.kafka, topic)
+    sender.send([{"key": b"sensor", "value": b"no reading"}] * READINGS, threading.Event())
+    assert sender.flush(30) == 0
+    sender.close()
+    scripts = Path(sys.executable).parent
+    # Spark's own scripts take the first python3, as in an environment that was activated.
+    environment = os.environ | {"PATH": f"{scripts}:{os.environ['PATH']}", "IOT_LOG_DIR": str(tmp_path / "log")}
+    command = [str(scripts / "spark-submit"), "--master", "local[2]", "--jars", ",".join(map(str, jars("spark")))]
+    for setting in ("ui.enabled=false", "driver.host=127.0.0.1", "driver.bindAddress=127.0.0.1"):
+        command += ["--conf", f"spark.{setting}"]
+    command += ["structured_streaming_processor.py", "--bootstrap-servers", broker.bootstrap_servers, "--topic", topic]
+    command += ["--checkpoint-dir", str(tmp_path), "--starting-offsets", "earliest", "--available-now"]
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert ran.returncode == 0, ran.stderr[-3_000:]
+    assert f"0 readings, {READINGS} rejected" in ran.stdout
+    assert "Traceback" not in ran.stderr
 
 
 def test_a_cluster_is_told_which_variable_is_wrong(monkeypatch, tmp_path):
