@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -72,8 +72,12 @@ def failures(kafka: Kafka, servers: list[Address], cluster: Cluster) -> dict[int
     for place, why in dial.in_parallel(lambda each: _why_wrong(kafka, servers, cluster, each), accepting, 4.0).items():
         found[place] = why
     lines = {}
+    named = dial.servers_to_dial(kafka.bootstrap_servers)
     for number, place in cluster.brokers.items():
-        if found[place]:
+        if found[place] == dial.REFUSES and any(dial.same_place(place, server) for server in named):
+            # The address is right, so the broker is down.
+            lines[number] = f"broker {number} at {place} {found[place]}"
+        elif found[place]:
             who = "it" if len(cluster.brokers) == 1 else f"broker {number}"
             why = _in_context(servers, place, found[place])
             lines[number] = (
@@ -91,7 +95,12 @@ def failures(kafka: Kafka, servers: list[Address], cluster: Cluster) -> dict[int
 
 def one_line(lines: Mapping[int, str]) -> str:
     """Join what is wrong with several brokers, and say how to fix it."""
-    return "; ".join([*lines.values(), FIX])
+    return "; ".join([*lines.values(), fix(lines.values())])
+
+
+def fix(lines: Iterable[str]) -> str:
+    """Return how to fix what ``failures`` says: a wrong address, or else a broker that is down."""
+    return FIX if any("(advertised.listeners)" in line for line in lines) else "start what is down again"
 
 
 def _why_wrong(kafka: Kafka, servers: list[Address], cluster: Cluster, place: Address) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,8 +16,6 @@ from iot.settings import ALERTS_TOPIC, PARTITIONS, READINGS_TOPIC, REJECTED_TOPI
 TOPICS = (READINGS_TOPIC, ALERTS_TOPIC, REJECTED_TOPIC)
 # With this replication factor Kafka uses its own setting, default.replication.factor.
 BROKER_DEFAULT = -1
-# Maximum replication factor, far below what Kafka's protocol can express.
-MAX_COPIES = 1_000
 
 # The timestamp of a record is the broker's clock, never a producer's.
 TOPIC_SETTINGS = {"message.timestamp.type": "LogAppendTime"}
@@ -48,7 +47,7 @@ def ensure_topics(
 
     names = list(topics)
     counts = {name: (partitions or {}).get(name) or PARTITIONS for name in names}
-    copies = replication_factor or _default_copies()
+    copies = replication_factor or _replication_factor()
     try:
         with make_admin(kafka) as admin:
             existing = set(admin.list_topics())
@@ -57,7 +56,7 @@ def ensure_topics(
                     continue
                 wanted = {
                     "num_partitions": counts[name],
-                    "replication_factor": copies or BROKER_DEFAULT,
+                    "replication_factor": copies,
                     "configs": topic_settings(name),
                 }
                 # Another script may create the same topic at this moment.
@@ -75,24 +74,28 @@ def ensure_topics(
         ) from error
 
 
-def _default_copies() -> int | None:
-    """Return the replication factor of the environment, if it has one.
+def _replication_factor() -> int:
+    """Return the replication factor of new topics that the environment asks for.
 
     Raises:
-        UserError: it is not a number.
+        UserError: it is no number.
     """
-    text = os.environ.get("IOT_REPLICATION_FACTOR", "").strip()
-    if not text:
-        return None
-    if not text.isdecimal() or not 0 < int(text) <= MAX_COPIES:
-        raise UserError(f"IOT_REPLICATION_FACTOR={text} is not a number of copies: set it to 1 or more, or unset it")
-    return int(text)
+    given = os.environ.get("IOT_REPLICATION_FACTOR")
+    if not given:
+        return BROKER_DEFAULT
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", given):
+        raise UserError(f"IOT_REPLICATION_FACTOR={given} is not a number of brokers; for example 3")
+    return int(given)
 
 
-def _too_few_brokers(kafka: Kafka, admin: Any, topic: str, copies: int | None) -> UserError:
+def _too_few_brokers(kafka: Kafka, admin: Any, topic: str, copies: int) -> UserError:
     brokers = len(admin.describe_cluster()["brokers"])
     plural = "broker is" if brokers == 1 else "brokers are"
-    asked = f"replication factor {copies}" if copies else "the replication factor of the brokers' configuration"
+    asked = (
+        f"replication factor {copies}"
+        if copies != BROKER_DEFAULT
+        else "the replication factor of the brokers' configuration"
+    )
     return UserError(
         f"cannot create the topic {topic} with {asked} at {kafka.bootstrap_servers}: only {brokers} {plural} "
         f"available; use --replication-factor {brokers}, or several brokers, as python -m iot.broker --nodes 3 starts"
@@ -148,15 +151,15 @@ def _out_of_reach(kafka: Kafka, admin: Any) -> list[str]:
     if len(cluster.brokers) == 1:
         return []
     lines = advertised.failures(kafka, live_servers(kafka.bootstrap_servers), cluster)
-    return [f"{line}: partitions that it leads wait until it does; {advertised.FIX}" for line in lines.values()]
+    return [f"{line}: partitions that it leads wait until it does; {advertised.fix([line])}" for line in lines.values()]
 
 
-def _differences(admin: Any, partitions: Mapping[str, int], copies: int | None) -> list[str]:
+def _differences(admin: Any, partitions: Mapping[str, int], copies: int) -> list[str]:
     """Return one line for each difference; settings that this client may not read count as equal.
 
     Args:
         partitions: the wanted number of partitions by topic.
-        copies: the wanted replication factor; None if any will do.
+        copies: the wanted replication factor; ``BROKER_DEFAULT`` if any will do.
     """
     from kafka.errors import KafkaError
 
@@ -169,7 +172,7 @@ def _differences(admin: Any, partitions: Mapping[str, int], copies: int | None) 
         name, found = topic["name"], topic["partitions"]
         if len(found) != partitions[name]:
             lines.append(f"topic {name} has {len(found)} partitions, not {partitions[name]}")
-        if copies and (least := min(len(each["replica_nodes"]) for each in found)) != copies:
+        if copies != BROKER_DEFAULT and (least := min(len(each["replica_nodes"]) for each in found)) != copies:
             other_copies.setdefault(least, []).append(name)
     for number, topics in other_copies.items():
         plural = "topic" if len(topics) == 1 else "topics"
