@@ -5,22 +5,27 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from iot.kafka import advertised
-from iot.kafka.client_config import kafka_python_config, quiet_kafka_python
+from iot.kafka.client_config import START_S, kafka_python_config, quiet_kafka_python
 from iot.kafka.dial import live_servers
 from iot.settings import ALERTS_TOPIC, PARTITIONS, READINGS_TOPIC, REJECTED_TOPIC, Kafka, UserError, reason
 
 TOPICS = (READINGS_TOPIC, ALERTS_TOPIC, REJECTED_TOPIC)
 # With this replication factor Kafka uses its own setting, default.replication.factor.
 BROKER_DEFAULT = -1
+# How long to wait before Kafka is asked again.
+RETRY_S = 0.2
 
 # The timestamp of a record is the broker's clock, never a producer's.
 TOPIC_SETTINGS = {"message.timestamp.type": "LogAppendTime"}
 # Maximum size of a rejected message: the largest that the readings topic accepts, and the headers.
 REJECTED_SETTINGS = {"max.message.bytes": str(2 * 1024 * 1024)}
+
+T = TypeVar("T")
 
 
 def ensure_topics(
@@ -48,30 +53,55 @@ def ensure_topics(
     names = list(topics)
     counts = {name: (partitions or {}).get(name) or PARTITIONS for name in names}
     copies = replication_factor or _replication_factor()
+
+    def create(admin: Any) -> list[str]:
+        existing = set(admin.list_topics())
+        for name in names:
+            if name in existing:
+                continue
+            wanted = {
+                "num_partitions": counts[name],
+                "replication_factor": copies,
+                "configs": topic_settings(name),
+            }
+            # Another script may create the same topic at this moment.
+            with contextlib.suppress(TopicAlreadyExistsError):
+                try:
+                    admin.create_topics({name: wanted})
+                except InvalidReplicationFactorError as error:
+                    raise _too_few_brokers(kafka, admin, name, copies) from error
+        admin.wait_for_topics(names)
+        found = {name: counts[name] for name in names if name in existing}
+        return _out_of_reach(kafka, admin) + _differences(admin, found, copies)
+
     try:
-        with make_admin(kafka) as admin:
-            existing = set(admin.list_topics())
-            for name in names:
-                if name in existing:
-                    continue
-                wanted = {
-                    "num_partitions": counts[name],
-                    "replication_factor": copies,
-                    "configs": topic_settings(name),
-                }
-                # Another script may create the same topic at this moment.
-                with contextlib.suppress(TopicAlreadyExistsError):
-                    try:
-                        admin.create_topics({name: wanted})
-                    except InvalidReplicationFactorError as error:
-                        raise _too_few_brokers(kafka, admin, name, copies) from error
-            admin.wait_for_topics(names)
-            found = {name: counts[name] for name in names if name in existing}
-            return _out_of_reach(kafka, admin) + _differences(admin, found, copies)
+        return _ask(kafka, create)
     except KafkaError as error:
         raise UserError(
             f"cannot create the topics {', '.join(names)} at {kafka.bootstrap_servers}: {why(kafka, error)}"
         ) from error
+
+
+def _ask(kafka: Kafka, question: Callable[[Any], T]) -> T:
+    """Return what ``question`` returns for an admin client.
+
+    A cluster names a broker that was killed for some seconds more, and the client may ask that one. So the question is
+    asked again, and must bear that.
+
+    Raises:
+        KafkaError: Kafka does not answer.
+    """
+    from kafka.errors import KafkaConnectionError
+
+    deadline_s = time.monotonic() + START_S
+    while True:
+        try:
+            with make_admin(kafka) as admin:
+                return question(admin)
+        except KafkaConnectionError:
+            if time.monotonic() > deadline_s:
+                raise
+        time.sleep(RETRY_S)
 
 
 def _replication_factor() -> int:
@@ -111,8 +141,7 @@ def topic_id(kafka: Kafka, topic: str) -> str:
     from kafka.errors import KafkaError
 
     try:
-        with make_admin(kafka) as admin:
-            described = admin.describe_topics([topic])[0]
+        described = _ask(kafka, lambda admin: admin.describe_topics([topic])[0])
     except KafkaError as error:
         raise UserError(
             f"cannot describe the topic {topic} at {kafka.bootstrap_servers}: {why(kafka, error)}"

@@ -21,7 +21,7 @@ from kafka.errors import KafkaError
 from iot.broker.broker import find_free_port
 from iot.broker.cluster import Cluster
 from iot.kafka.sender import CLIENTS
-from iot.kafka.topics import ensure_topics, make_admin, topic_configs
+from iot.kafka.topics import ensure_topics, make_admin, topic_configs, topic_id
 from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, Kafka
 from tests.support.scripts import read_until
 from tests.support.topics import read_back
@@ -112,6 +112,18 @@ def test_a_killed_node_stops_nothing_and_is_started_again(cluster, watching, eve
     ]
     assert killed.pid != first
     assert values_of(killed.address, topic) == [b"before", b"meanwhile"]
+
+
+def test_topics_are_created_and_found_while_a_node_is_dying(cluster, watching):
+    killed = cluster.nodes[1].pid
+    os.kill(killed, signal.SIGKILL)
+    # The others still name the dead node for some seconds.
+    names = [f"born-in-a-failure-{number}" for number in range(8)]
+    for name in names:
+        ensure_topics(cluster.kafka, [name])
+        assert topic_id(cluster.kafka, name)
+    watching(lambda: cluster.nodes[1].pid != killed)
+    watching(lambda: all(in_sync(cluster.kafka, name) == [[1, 2, 3]] * 3 for name in names))
 
 
 def test_most_nodes_may_die_and_all_acknowledged_messages_are_there_afterwards(cluster, watching):
