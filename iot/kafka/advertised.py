@@ -72,7 +72,7 @@ def failures(kafka: Kafka, servers: list[Address], cluster: Cluster) -> dict[int
     for place, why in dial.in_parallel(lambda each: _why_wrong(kafka, servers, cluster, each), accepting, 4.0).items():
         found[place] = why
     lines = {}
-    named = dial.servers_to_dial(kafka.bootstrap_servers)
+    named = [server for server in dial.servers_to_dial(kafka.bootstrap_servers) if server not in servers]
     for number, place in cluster.brokers.items():
         if found[place] == dial.REFUSES and any(dial.same_place(place, server) for server in named):
             # The address is right, so the broker is down.

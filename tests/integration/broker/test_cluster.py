@@ -182,21 +182,23 @@ def test_one_command_runs_a_cluster_that_keeps_its_data(tmp_path, eventually):
         servers = re.search(SERVERS, lines[1])[0]
         assert values_of(servers, READINGS_TOPIC) == [b"kept"]
         assert len(processes_of(tmp_path)) == 3
-        process.kill()
-        eventually(lambda: not processes_of(tmp_path), 10)
-
-
-def test_ctrl_c_during_the_start_leaves_nothing_and_a_second_one_ends_at_once(tmp_path, eventually):
-    flags = ["--nodes", "3", "--port", str(find_free_port()), "--data-dir", str(tmp_path)]
-    with subprocess.Popen([sys.executable, "-m", "iot.broker", *flags], cwd=ROOT) as process:
-        eventually(lambda: len(processes_of(tmp_path)) == 3 and (tmp_path / "node-3" / "kafka").exists(), 30)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             # Signals within half a second are one request.
             process.wait(0.6)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(5) in (0, 130)
-    eventually(lambda: not processes_of(tmp_path), 5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 130
+        eventually(lambda: not processes_of(tmp_path), 10)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGKILL, -9)])
+def test_a_stop_during_the_start_leaves_nothing(number, status, tmp_path, eventually):
+    flags = ["--nodes", "3", "--port", str(find_free_port()), "--data-dir", str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-m", "iot.broker", *flags], cwd=ROOT) as process:
+        eventually(lambda: len(processes_of(tmp_path)) == 3 and (tmp_path / "node-3" / "kafka").exists(), 30)
+        process.send_signal(number)
+        assert process.wait(60) == status
+    eventually(lambda: not processes_of(tmp_path), 10)
 
 
 def producer(cluster: Cluster, topic: str, client: str) -> subprocess.Popen[str]:
