@@ -148,3 +148,21 @@ def test_an_address_that_explains_itself_is_explained(dialled, place, words, mon
     (line,) = advertised.failures(Kafka(f"{dialled}:9092"), [Address(dialled, 9092)], cluster).values()
     said = f"Kafka at {dialled}:9092 says it is reached at {place}:9092 (advertised.listeners), which "
     assert line == said + words
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1", "localhost"])
+def test_a_broker_that_is_down_at_an_address_of_the_user_is_named_as_such(place, monkeypatch):
+    Names(monkeypatch, localhost=["127.0.0.1"])
+    down = Address(place, 9093)
+    monkeypatch.setattr(dial, "dial", lambda places, *_, **__: {each: dial.REFUSES * (each == down) for each in places})
+    monkeypatch.setattr(advertised, "_why_wrong", lambda *_: "")
+    cluster = advertised.Cluster("id", {1: Address("127.0.0.1", 9092), 2: down})
+    lines = advertised.failures(Kafka("localhost:9092,localhost:9093"), [Address("localhost", 9092)], cluster)
+    assert lines == {2: f"broker 2 at {place}:9093 refuses connections"}
+    assert advertised.one_line(lines) == f"broker 2 at {place}:9093 refuses connections; start what is down again"
+    # Where nobody named the address, it may be wrong.
+    lines = advertised.failures(Kafka("localhost:9092"), [Address("localhost", 9092)], cluster)
+    assert lines[2].endswith(
+        f"says broker 2 is reached at {place}:9093 (advertised.listeners), which refuses connections"
+    )
+    assert advertised.one_line(lines).endswith(advertised.FIX)
