@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,8 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         elif something_listens(kafka):
             until_stopped(lambda: require_broker(kafka, timeout_s=2), stop, TOO_EARLY)
         # Spark takes longest to start, so it starts first; what it needs comes up meanwhile.
-        starting = stack.enter_context(ThreadPoolExecutor(1)).submit(spark_session.start, NAME, args.master)
+        start_spark = partial(spark_session.start, NAME, args.master, driver_host=args.driver_host, say=say, stop=stop)
+        starting = stack.enter_context(ThreadPoolExecutor(1)).submit(start_spark)
         stack.callback(stop_spark, starting)
         if args.demo:
             stack.enter_context(demo_broker(kafka, say, stop))

@@ -32,7 +32,7 @@ from iot.alerts import Rules
 from iot.batches import BatchReport, Identity, Offsets
 from iot.kafka.alert_feed import AlertFeed
 from iot.kafka.connect import require_broker
-from iot.kafka.offsets import start_offsets
+from iot.kafka.offsets import end_offsets, start_offsets
 from iot.kafka.topic_guard import TopicGuard
 from iot.kafka.topics import ensure_topics, topic_id
 from iot.owner import Leases, this_process
@@ -123,9 +123,10 @@ def start_alerts_query(
     spark: SparkSession, source: Source, board: Board, micro_batch: Mapping[str, Any]
 ) -> StreamingQuery:
     """The readings that break a rule, as alerts in their topic."""
-    why_not = queries.why_no_real_time(spark, micro_batch)
+    partitions = len(end_offsets(source.kafka, source.identity.topic))
+    why_not = queries.why_no_real_time(spark, micro_batch, partitions)
     board.say(f"alerts to {ALERTS_TOPIC} in " + (f"micro-batches: {why_not}" if why_not else "real-time mode"))
-    trigger = queries.alerts_trigger(spark, micro_batch)
+    trigger = micro_batch if why_not else queries.REAL_TIME
     topic = queries.read_topic(spark, source.kafka, source.identity.topic, source.notes[1].start, trigger)
     raised = alerts.alerts(topic, source.rules)
     return queries.start_alerts(raised, source.kafka, ALERTS_TOPIC, source.folders[1], trigger)
@@ -225,7 +226,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     with checkpoints.lock(args.checkpoint_dir, owner, fix, checkpoints=CHECKPOINTS, say=print, stop=stop) as leases:
         source = open_source(args, kafka, rules, leases, stop)
         print(f"starting Spark; its log: {spark_session.log_file(NAME)}", flush=True)
-        spark = spark_session.start(NAME, args.master)
+        spark = spark_session.start(NAME, args.master, driver_host=args.driver_host, stop=stop)
         try:
             require_not_stopped(TOO_EARLY)
             process(args, source, spark, stop)

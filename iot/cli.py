@@ -142,7 +142,7 @@ def add_topic_arguments(parser: argparse.ArgumentParser) -> None:
 def add_spark_arguments(
     parser: argparse.ArgumentParser, *, master: str, checkpoint_dir: Path, checkpoints: Sequence[str]
 ) -> None:
-    """Add ``--master``, ``--checkpoint-dir`` and ``--starting-offsets``.
+    """Add ``--master``, ``--driver-host``, ``--checkpoint-dir`` and ``--starting-offsets``.
 
     Args:
         master: the default Spark master. The environment variable MASTER overrides it.
@@ -153,6 +153,12 @@ def add_spark_arguments(
         "--master",
         default=os.environ.get("MASTER") or master,
         help="Spark master, such as local[4] or spark://host:7077; MASTER sets it too",
+    )
+    parser.add_argument(
+        "--driver-host",
+        metavar="HOST",
+        help="name or address at which the executors of a cluster reach this script (default: its address on the way "
+        "to the master)",
     )
     parser.add_argument(
         "--checkpoint-dir",

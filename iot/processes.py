@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -175,13 +175,14 @@ def _show_cursor() -> None:
             os.write(stream.fileno(), b"\x1b[?25h\n")
 
 
-def spawn(args: list[str], **popen: Any) -> subprocess.Popen[bytes]:
+def spawn(args: list[str], *, variables: Mapping[str, str] | None = None, **popen: Any) -> subprocess.Popen[bytes]:
     """Start a child process that is killed when this process ends, however it ends.
 
     The child has its own session, so Ctrl-C in the terminal reaches only this process.
 
     Args:
         args: the command, as for ``subprocess.Popen``.
+        variables: what the child's environment has besides.
         popen: further arguments of ``subprocess.Popen``. Its ``env`` is what ``environment.child`` makes of it.
 
     Raises:
@@ -190,7 +191,7 @@ def spawn(args: list[str], **popen: Any) -> subprocess.Popen[bytes]:
     # The child itself, which runs this file, must not wait for such imports.
     from iot.environment import child
 
-    popen["env"] = child(popen.get("env"))
+    popen["env"] = child(popen.get("env")) | dict(variables or {})
     started: SimpleQueue[subprocess.Popen[bytes] | OSError] = SimpleQueue()
 
     def run() -> None:

@@ -44,6 +44,8 @@ TRIGGER = {"processingTime": "500 milliseconds"}
 POLL_S = 1.0
 # How long the alerts query waits for the first batch of windows. Started together, both need longer for a first result.
 ALERTS_WAIT_S = 20.0
+# How long the alerts query stays in a mode that does not fit: an executor that ended is mostly replaced by then.
+MISFIT_S = 15.0
 # How long alerts gather before they are stored: a transaction for each would cost more than raising them.
 ALERTS_GATHER_S = 0.25
 
@@ -117,6 +119,9 @@ class Pipeline:
         self._said: dict[str, str | None] = {}
         self._reset = reset
         self._alerts_due_s = float("inf")
+        self._partitions = 0
+        # Since when the alerts query is in the wrong mode for Spark's task slots.
+        self._misfit_s: float | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="pipeline", daemon=True)
         # Why the last batch could not be stored.
@@ -173,7 +178,14 @@ class Pipeline:
 
     def _start_alerts(self) -> QueryRun:
         of = self._settings
-        trigger = queries.alerts_trigger(self._spark, TRIGGER)
+        self._partitions = len(end_offsets(of.kafka, of.identity.topic))
+        why_not = queries.why_no_real_time(self._spark, TRIGGER, self._partitions)
+        mode = "micro-batch" if why_not else "real-time"
+        if mode != (self._alerts.mode or "real-time"):
+            self._say(f"alerts in micro-batches: {why_not}" if why_not else "alerts in real-time mode")
+        self._alerts.mode = mode
+        self._misfit_s = None
+        trigger = TRIGGER if why_not else queries.REAL_TIME
         topic = queries.read_topic(self._spark, of.kafka, of.identity.topic, of.start, trigger)
         raised = alerts.alerts(topic, of.rules)
         checkpoint = of.checkpoint_dir / CHECKPOINTS[1]
@@ -226,21 +238,32 @@ class Pipeline:
         if self._starting.exception():
             return
         self._heartbeat.spark_ui = self._spark.sparkContext.uiWebUrl
-        why_not = queries.why_no_real_time(self._spark, TRIGGER)
-        self._alerts.mode = "micro-batch" if why_not else "real-time"
-        if why_not:
-            self._say(f"alerts in micro-batches: {why_not}")
         self._alerts_due_s = time.monotonic() + ALERTS_WAIT_S
         while not self._stop.is_set() and not self.over:
             try:
                 for job in self._jobs:
                     job.poll(time.time())
+                # Whether Spark still answers, the jobs find out.
+                with suppress(Exception):
+                    self._fit_mode(time.monotonic())
             except SparkGone as error:
                 self.over = str(error)
             self._say_changes()
             self._stop.wait(POLL_S)
         if self.over:
             self._give_up(self.over)
+
+    def _fit_mode(self, now_s: float) -> None:
+        """Start the alerts query again in the other mode, if executors have come or gone for good."""
+        if self._alerts.run is None:
+            return
+        why_not = queries.why_no_real_time(self._spark, TRIGGER, self._partitions)
+        if bool(why_not) == (self._alerts.mode == "micro-batch"):
+            self._misfit_s = None
+        elif self._misfit_s is None:
+            self._misfit_s = now_s
+        elif now_s - self._misfit_s > MISFIT_S:
+            self._alerts.stop()
 
     def _give_up(self, why: str) -> None:
         """Say why, and stop every job, so that nothing is mixed that does not belong together."""

@@ -1,6 +1,7 @@
 """Everything that runs in Spark. Modules in reading order:
 
 - ``session``: starts Spark, and what it is configured with.
+- ``cluster``: what executors on other machines need.
 - ``queries``: the topic as a stream, and the alerts query.
 - ``windows``: the windows query, and what happens to a batch, in order.
 - ``fold``, ``lateness``, ``groups``: the Python steps of a batch.

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from iot.kafka import advertised
 from iot.settings import Kafka
+from iot.spark.cluster import is_local
 from iot.spark.damage import find_damage, is_readable_checkpoint
 
 
@@ -53,7 +54,7 @@ def _module(case: Case, _: str) -> str:
     who = f"the Python of Spark's workers ({python})" if case.in_worker else f"this Python ({python})"
     if module.partition(".")[0] == "iot":
         return f"{who} does not find this program's package {module}: start the script from its folder ({case.own})"
-    where = ", on every machine of the cluster" if is_cluster else ""
+    where = f", {_where(case.text)}" if is_cluster else ""
     return f"{who} lacks the module {module}: {python} -m pip install -r requirements.txt{where} ({case.own})"
 
 
@@ -65,7 +66,23 @@ def _workers() -> tuple[str, bool]:
     # It may be PySpark that is missing.
     module = sys.modules.get("pyspark")
     context = module.SparkContext._active_spark_context if module else None
-    return (context.pythonExec, not context.master.startswith("local")) if context else (sys.executable, False)
+    return (context.pythonExec, not is_local(context.master)) if context else (sys.executable, False)
+
+
+def _python(case: Case, _: str) -> str:
+    """Name the machine that lacks a Python, or has another version."""
+    named = re.search(r'Cannot run program "([^"]+)"', case.text)
+    python = named[1] if named else _workers()[0]
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    other = re.search(r"Python in worker has different version: (\d+\.\d+)", case.text)
+    what = f"{python} is Python {other[1]} and this script runs on {ours}" if other else f"there is no {python}"
+    return f"{what}: install Python {ours} {_where(case.text)}, and set PYSPARK_PYTHON to its path ({case.own})"
+
+
+def _where(text: str) -> str:
+    """The machines to set right: the one where a task failed, and all that are like it."""
+    found = re.search(r"\(TID \d+\) \((\S+) executor (?!driver)\S+\)", text)
+    return f"on {found[1]} and every other machine of the cluster" if found else "on every machine of the cluster"
 
 
 def _memory_size(case: Case, meaning: str) -> str:
@@ -107,6 +124,7 @@ def _missing(case: Case, meaning: str) -> str:
 # checkpoints, because it can look like damage.
 KNOWN = (
     Known(r"No module named '[\w.]+'", "", _module),
+    Known(r"PYTHON_VERSION_MISMATCH|Cannot run program \"[^\"]*python", "", _python),
     Known(
         r"reading the port number from|Python worker exited unexpectedly",
         "Spark's Python workers do not run: check that there is memory for them; on a cluster also that "

@@ -11,8 +11,8 @@ from iot.addresses import join
 from iot.batches import Offsets
 from iot.environment import for_java
 from iot.kafka.dial import servers_to_dial
-from iot.settings import PARTITIONS, Kafka
-from iot.spark.session import slots
+from iot.settings import Kafka
+from iot.spark.cluster import slots
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -24,7 +24,7 @@ GATHERED = {"kafka.fetch.max.wait.ms": "10", "kafka.fetch.min.bytes": "50000"}
 # How long Kafka's client waits for a server that does not accept the connection; its default is 10 s for each.
 CONNECT_MS = "3000"
 # In real-time mode a batch is only how often progress is stored, and alerts pause for about a second meanwhile.
-REAL_TIME_BATCH = "2 minutes"
+REAL_TIME = {"realTime": "2 minutes"}
 
 
 def kafka_options(kafka: Kafka) -> dict[str, str]:
@@ -62,20 +62,18 @@ def start_alerts(
     """
     location = for_java(checkpoint)
     query = alerts.writeStream.queryName("alerts").outputMode("update").option("checkpointLocation", location)
-    location = for_java(checkpoint)
     query = query.format("kafka").options(**kafka_options(kafka)).option("topic", topic)
     return query.trigger(**trigger).start()
 
 
-def alerts_trigger(spark: SparkSession, micro_batch: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Real-time mode where it can run, else the given trigger for micro-batches."""
-    return micro_batch if why_no_real_time(spark, micro_batch) else {"realTime": REAL_TIME_BATCH}
+def why_no_real_time(spark: SparkSession, micro_batch: Mapping[str, Any], partitions: int) -> str:
+    """Why alerts cannot be raised in real-time mode; empty where they can.
 
-
-def why_no_real_time(spark: SparkSession, micro_batch: Mapping[str, Any]) -> str:
-    """Why alerts cannot be raised in real-time mode; empty where they can."""
+    Args:
+        partitions: of the topic. Each keeps a task slot busy, and the windows query needs two.
+    """
     if "availableNow" in micro_batch:
         return "real-time mode has no end, and --available-now does"
-    if slots(spark) < PARTITIONS + 2:
-        return f"real-time mode needs {PARTITIONS + 2} task slots, and the master has {slots(spark)}"
+    if (there := slots(spark)) < partitions + 2:
+        return f"real-time mode needs {partitions + 2} task slots for {partitions} partitions, and Spark has {there}"
     return ""

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.util import find_spec
@@ -27,13 +26,13 @@ from iot.java.runtime import find_java
 from iot.logs import open_log
 from iot.processes import Stopped, require_not_stopped
 from iot.settings import UserError, reason
+from iot.spark import cluster
 from iot.spark.errors import explain
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 MASTER = "local[8]"
-PACKAGE = Path(__file__).parents[1]
 # How long Spark and its JVM may take to end. At its end, the JVM may write an archive of classes.
 END_S = 60.0
 
@@ -90,8 +89,6 @@ JVM_FLAGS = [
 ]
 
 LOCAL_CONFIG = {
-    "spark.driver.host": "127.0.0.1",
-    "spark.driver.bindAddress": "127.0.0.1",
     # The default manager, made for HDFS, forks a process for the mode of each checkpoint file: a dozen a batch.
     "spark.sql.streaming.checkpointFileManagerClass": (
         "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
@@ -119,13 +116,24 @@ def log_file(name: str) -> Path:
     return _logs[default][0]
 
 
-def start(name: str, master: str, config: dict[str, str] | None = None) -> SparkSession:
-    """Start Spark, or join the one that ``spark-submit`` started.
+def start(
+    name: str,
+    master: str,
+    config: dict[str, str] | None = None,
+    *,
+    driver_host: str | None = None,
+    say: Callable[[str], None] = print,
+    stop: threading.Event | None = None,
+) -> SparkSession:
+    """Start Spark, or join the one that ``spark-submit`` started. On a cluster, wait until executors are there.
 
     Args:
         name: of the script; names the application and the log file.
         master: as Spark's ``--master``.
         config: on top of ``CONFIG``.
+        driver_host: the address at which executors reach this process; see ``cluster.driver_address``.
+        say: prints a line, if executors are long in coming.
+        stop: ends the wait for executors.
 
     Raises:
         UserError: Java, jars, PySpark or the master do not fit, or do not answer.
@@ -137,8 +145,12 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
     for key, value in (CONFIG | (config or {})).items():
         builder = builder.config(key, value)
     if environment.is_spark_submit():
-        return _checked(builder.getOrCreate(), wanted)
-    is_local = master.startswith("local")
+        session = builder.getOrCreate()
+        if not cluster.is_local(session.sparkContext.master):
+            cluster.ship_package(session)
+        return _checked(session, wanted)
+    is_local = cluster.is_local(master)
+    address = cluster.driver_address(master, driver_host)
     log = log_file(name)
     log4j, output = _open_log(log)
     _set_environment(is_local)
@@ -148,7 +160,8 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
     # Only from the JVM's own class path can classes come from the archive.
     builder = builder.config("spark.driver.extraClassPath", class_path("spark"))
     local = LOCAL_CONFIG | {"spark.local.dir": str(environment.work_folder())}
-    for key, value in (local if is_local else {"spark.jars": ",".join(map(str, jars("spark")))}).items():
+    of_master = local if is_local else {"spark.jars": ",".join(map(str, jars("spark")))}
+    for key, value in (address | of_master).items():
         builder = builder.config(key, value)
     try:
         with output, ThreadPoolExecutor(1) as other_thread:
@@ -160,7 +173,9 @@ def start(name: str, master: str, config: dict[str, str] | None = None) -> Spark
         printed = log.with_suffix(".out").read_text(errors="replace")
         raise UserError(f"Spark does not start with --master {master}: {explain(error, printed)}; see {log}") from error
     if not is_local:
-        _ship_package(session)
+        cluster.ship_package(session)
+        cluster.await_executors(session, log, say, stop or threading.Event())
+        require_not_stopped("before anything was processed")
     return _checked(session, wanted)
 
 
@@ -190,7 +205,7 @@ def _open_log(log: Path) -> tuple[Path, IO[bytes]]:
     """
     try:
         log4j = log.with_suffix(".log4j2.properties")
-        log4j.write_text(LOG4J.format(log=_plain(log)))
+        log4j.write_text(LOG4J.format(log=_plain(log)) + cluster.LOG4J)
         reserved = next(output for used, output in _logs.values() if used == log)
         # It is closed if this process starts Spark for a second time.
         return log4j, log.with_suffix(".out").open("ab") if reserved.closed else reserved
@@ -224,8 +239,8 @@ def _set_environment(is_local: bool) -> None:
     for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):
         wanted.setdefault(name, sys.executable)
     wanted.setdefault("SPARK_USER", environment.user_name())
-    if is_local:
-        wanted["SPARK_LOCAL_IP"] = "127.0.0.1"
+    # Spark's UI listens there.
+    wanted.setdefault("SPARK_LOCAL_IP", cluster.LOOPBACK)
     environment.enter(wanted)
 
 
@@ -314,18 +329,3 @@ def _launch(builder: Any, output: IO[bytes]) -> SparkSession:
     # The path of the workers' Python: in a locale without UTF-8, Python has it in another form than Java.
     session.sparkContext.pythonExec = os.fsencode(session.sparkContext.pythonExec).decode()
     return session
-
-
-def _ship_package(session: SparkSession) -> None:
-    """Send this package to the executors. What it depends on must be installed there."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, "ship", PACKAGE.name)
-        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        archive = shutil.make_archive(str(Path(folder, PACKAGE.name)), "zip", copy.parent)
-        session.sparkContext.addPyFile(archive)
-        # Spark copies what it serves.
-
-
-def slots(session: SparkSession) -> int:
-    """How many tasks can run at the same time."""
-    return int(session.sparkContext.defaultParallelism)

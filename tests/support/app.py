@@ -26,13 +26,13 @@ from tests.support.scripts import ROOT
 class App:
     """Runs the application with all its state in one folder, and reads its API."""
 
-    def __init__(self, broker: Broker | Kafka, topic: str, folder: Path) -> None:
+    def __init__(self, broker: Broker | Kafka, topic: str, folder: Path, *flags: str) -> None:
         self.folder = folder
         self.port = find_free_port()
         self.command = [sys.executable, str(ROOT / "iot_streaming_app.py"), "--topic", topic]
         self.command += ["--bootstrap-servers", broker.bootstrap_servers, "--port", str(self.port)]
         self.command += ["--checkpoint-dir", str(folder / "checkpoints"), "--starting-offsets", "earliest"]
-        self.command += ["--database-url", f"sqlite:///{folder / 'results.db'}"]
+        self.command += ["--database-url", f"sqlite:///{folder / 'results.db'}", *flags]
 
     @contextmanager
     def running(self) -> Iterator[subprocess.Popen[str]]:

@@ -17,7 +17,7 @@ FLOORS = (
     {"iot"},
     {"iot.java", "iot.kafka", "iot.results"},
     {"iot.sensors", "iot.broker", "iot.spark", "iot.web"},
-    {"iot.pipeline", "iot.loadtest"},
+    {"iot.pipeline", "iot.loadtest", "iot.cluster"},
     {"scripts"},
 )
 COMMANDS = {"iot.rejected"}

@@ -204,6 +204,31 @@ def test_a_missing_module_names_the_python_that_lacks_it(message, in_worker, mas
     assert "pip install" not in explain(RuntimeError(FAILED + "No module named 'iot.spark.worker'" + PLAN))
 
 
+TASK_FAILED = "Job aborted due to stage failure: Lost task 0.3 in stage 0.0 (TID 3) (10.0.0.7 executor {}): "
+NO_PYTHON = 'java.io.IOException: Cannot run program "/opt/python3": error=2, No such file or directory'
+OTHER_PYTHON = (
+    "pyspark.errors.PySparkRuntimeError: [PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.9 than "
+    "that in driver: 3.11, PySpark cannot run with different minor versions."
+)
+
+
+@pytest.mark.parametrize("executor", ["0", "17", "driver"])
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (NO_PYTHON, "there is no /opt/python3: "),
+        (OTHER_PYTHON, " is Python 3.9 and this script runs on "),
+        ("ModuleNotFoundError: No module named 'msgspec'", " -m pip install -r requirements.txt"),
+    ],
+)
+def test_what_an_executor_lacks_names_its_machine(message, said, executor, monkeypatch):
+    context = SimpleNamespace(master="spark://host:7077", pythonExec="/of/workers/python3")
+    monkeypatch.setattr(SparkContext, "_active_spark_context", context)
+    line = explain(RuntimeError(FAILED + TASK_FAILED.format(executor) + message + PLAN))
+    assert said in line
+    assert ("on 10.0.0.7 and every other machine of the cluster" in line) == (executor != "driver")
+
+
 def test_an_outage_of_kafka_names_the_address(monkeypatch):
     monkeypatch.setattr(advertised, "outage", lambda kafka: "kafka:9092 (it does not resolve)")
     message = "Timed out waiting for a node assignment. Call: describeTopics"

@@ -1,0 +1,4 @@
+"""A small cluster on one machine, to try and to test what runs on several. Modules in reading order:
+
+- ``spark``: a standalone Spark: a master and workers.
+"""

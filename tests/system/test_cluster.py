@@ -1,0 +1,128 @@
+"""The scripts on a cluster: a standalone Spark whose executors are processes of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iot.broker.broker import Broker, find_free_port
+from iot.cluster.spark import SparkCluster
+from tests.support import oracle
+from tests.support.app import App, require_exact
+from tests.support.scripts import ROOT, descendants, read_until
+from tests.support.streams import stream, write
+
+pytestmark = pytest.mark.timeout(600)
+READINGS = 5_000
+# Addresses of this machine on which other machines can connect.
+ALL_ADDRESSES = {"00000000", "0" * 32}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkCluster]:
+    with SparkCluster(tmp_path_factory.mktemp("spark"), port=find_free_port(), workers=2, cores=3) as made:
+        yield made
+
+
+def run_processor(
+    broker: Broker, topic: str, cluster: SparkCluster, folder: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Process what is in the topic, and stop."""
+    command = [sys.executable, str(ROOT / "structured_streaming_processor.py"), "--available-now"]
+    command += ["--master", cluster.url, "--bootstrap-servers", broker.bootstrap_servers, "--topic", topic]
+    command += ["--checkpoint-dir", str(folder), "--starting-offsets", "earliest", "--by-location"]
+    known = os.environ | {"IOT_LOG_DIR": str(folder / "log")} | environment
+    return subprocess.run(command, env=known, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_processor_is_exact_on_a_cluster(broker: Broker, topic: str, cluster: SparkCluster, tmp_path: Path) -> None:
+    write(broker.kafka, topic, stream(READINGS, 1, 600, late=0.01))
+    done = run_processor(broker, topic, cluster, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    records = oracle.read_topic(broker.bootstrap_servers, topic)
+    wanted, alerts = oracle.expected(records), oracle.alert_ids(records, topic)
+    numbers = f"{wanted.readings:,} readings, {wanted.rejected:,} rejected, {wanted.late:,} late"
+    assert f"{numbers} (at most" in done.stdout
+    assert f", {len(alerts):,} alerts\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        ("/no/python", "there is no /no/python: install Python"),
+        ("without modules", "lacks the module"),
+    ],
+)
+def test_what_executors_lack_is_said_with_their_machine(
+    broker: Broker, topic: str, cluster: SparkCluster, tmp_path: Path, python: str, said: str
+) -> None:
+    if python == "without modules":
+        # This Python without its packages.
+        empty = tmp_path / "python"
+        empty.write_text(f'#!/bin/sh\nexec {sys.base_prefix}/bin/python3 -S -I "$@"\n')
+        empty.chmod(0o755)
+        python = str(empty)
+    write(broker.kafka, topic, stream(100, 1, 60))
+    done = run_processor(
+        broker, topic, cluster, tmp_path / "state", PYSPARK_PYTHON=python, PYSPARK_DRIVER_PYTHON=sys.executable
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+    assert "127.0.0.1" in done.stderr
+
+
+def test_the_application_survives_its_executors_and_uses_new_ones(
+    broker: Broker, topic: str, tmp_path: Path, eventually: Any
+) -> None:
+    with SparkCluster(tmp_path / "spark", port=find_free_port(), workers=2, cores=3) as cluster:
+        app = App(broker, topic, tmp_path, "--master", cluster.url)
+        messages = list(stream(READINGS, 2, 300, late=0.01))
+        with app.running() as process:
+            write(broker.kafka, topic, messages[: READINGS // 3])
+            eventually(lambda: app.messages() == READINGS // 3, 180)
+            assert listens_only_on_loopback(process.pid)
+            for pid in cluster.executors():
+                os.kill(pid, signal.SIGKILL)
+            write(broker.kafka, topic, messages[READINGS // 3 : READINGS // 2])
+            eventually(lambda: app.messages() == READINGS // 2, 180)
+            # Both workers, one after the other: what comes next runs on executors that were not there at the start.
+            for name in cluster.workers:
+                os.kill(cluster.pid(name), signal.SIGKILL)
+                cluster.launch(name)
+                eventually(lambda: len(cluster.alive_workers()) == 2, 60)
+            write(broker.kafka, topic, messages[READINGS // 2 :])
+            require_exact(app, oracle.read_topic(broker.bootstrap_servers, topic), topic, eventually)
+            # Six slots were counted, not those of the first executor. Of three, real-time mode would need all.
+            os.kill(cluster.pid("worker-1"), signal.SIGKILL)
+            said = read_until(process, ".* alerts in ")
+            assert "micro-batches: real-time mode needs 5 task slots for 3 partitions, and Spark has 3" in said
+            cluster.launch("worker-1")
+            assert "micro-batches" not in read_until(process, ".* alerts in real-time mode")
+            write(broker.kafka, topic, stream(1_000, 3, 1))
+            require_exact(app, oracle.read_topic(broker.bootstrap_servers, topic), topic, eventually)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+            assert process.returncode == 0
+
+
+def listens_only_on_loopback(pid: int) -> bool:
+    """Whether no process that this one started, and not itself, listens on an address that others can reach."""
+    inodes = {
+        found[1]
+        for process in (pid, *descendants(pid))
+        for entry in Path(f"/proc/{process}/fd").iterdir()
+        if (found := re.fullmatch(r"socket:\[(\d+)\]", str(entry.readlink())))
+    }
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    # The state 0A means that it listens.
+    ours = [row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes]
+    return bool(ours) and not ALL_ADDRESSES & set(ours)
