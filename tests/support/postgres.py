@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,13 +14,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from iot.processes import spawn
+from iot.cluster.postgres import PostgresServer, find_binaries
 
-START_S = 30.0
-# Debian installs the binaries outside PATH.
-DEBIAN = "/usr/lib/postgresql"
 # The data need not survive a crash of the machine.
-OPTIONS = {"listen_addresses": "", "fsync": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
+OPTIONS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
 DROP_EVERYTHING = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'iot' AND pid <> pg_backend_pid()",
     "DROP SCHEMA public CASCADE",
@@ -39,41 +34,18 @@ def postgres() -> Iterator[str]:
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
-    with running_server(binaries) as url:
-        yield url
-
-
-def find_binaries() -> Path | None:
-    """The folder of ``initdb`` and ``postgres``: the one on PATH, else Debian's newest; None where there is none."""
-    on_path = shutil.which("initdb")
-    folders = sorted(Path(DEBIAN).glob("[0-9]*/bin"), key=lambda folder: float(folder.parent.name))
-    if on_path:
-        folders.append(Path(on_path).resolve().parent)
-    return next((folder for folder in reversed(folders) if (folder / "postgres").exists()), None)
+    with running_server(binaries) as server:
+        yield server.url
 
 
 @contextmanager
-def running_server(binaries: Path) -> Iterator[str]:
-    """Run a server with one user, ``iot``, who needs no password; yields the URL of its database."""
-    # pytest's own temporary folders are too deep for the path of a socket.
-    folder = Path(tempfile.mkdtemp(prefix="iot-postgres-"))
-    data = folder / "data"
+def running_server(binaries: Path) -> Iterator[PostgresServer]:
+    """Run a server in a folder of its own, which is removed at the end."""
+    # Its user may not enter pytest's own temporary folders.
+    folder = Path(tempfile.mkdtemp(prefix="iot-postgres-data-"))
     try:
-        prefix = _as_other_user(folder) if os.geteuid() == 0 else []
-        initdb = [str(binaries / "initdb"), f"--pgdata={data}", "--username=iot", "--auth=trust", "--encoding=UTF8"]
-        initdb += ["--locale=C", "--no-sync", "--no-instructions"]
-        subprocess.run([*prefix, *initdb], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        server = [str(binaries / "postgres"), "-D", str(data), "-k", str(folder)]
-        server += [f"--{name}={value}" for name, value in OPTIONS.items()]
-        with (folder / "server.log").open("wb") as log:
-            process = spawn([*prefix, *server], cwd=folder, stdout=log, stderr=log)
-        try:
-            _wait_until_ready(process, folder)
-            yield f"postgresql://iot@/postgres?host={folder}"
-        finally:
-            # SIGTERM would wait for clients to leave.
-            process.send_signal(signal.SIGINT)
-            process.wait(START_S)
+        with PostgresServer(binaries, folder, OPTIONS) as server:
+            yield server
     finally:
         shutil.rmtree(folder)
 
@@ -89,7 +61,7 @@ def drop_everything(url: str) -> None:
 def suspended(url: str) -> Iterator[None]:
     """Suspend the server with all its processes until the end of the block."""
     folder = Path(url.rpartition("host=")[2])
-    server = int((folder / "data" / "postmaster.pid").read_text().split()[0])
+    server = int((folder / ".s.PGSQL.5432.lock").read_text().split()[0])
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     processes = [server, *(int(line.split()[0]) for line in listed.splitlines() if int(line.split()[1]) == server)]
     for process in processes:
@@ -100,22 +72,3 @@ def suspended(url: str) -> Iterator[None]:
         for process in processes:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGCONT)
-
-
-def _as_other_user(folder: Path) -> list[str]:
-    """PostgreSQL refuses to run as root: the beginning of a command that runs as another user, who owns the folder."""
-    names = {user.pw_name: user for user in pwd.getpwall()}
-    user = names.get("postgres") or names["nobody"]
-    os.chown(folder, user.pw_uid, user.pw_gid)
-    # A change of user unties a process from its parent, so setpriv ties it again.
-    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--pdeathsig=KILL"]
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline_s = time.monotonic() + START_S
-    while process.poll() is None and time.monotonic() < deadline_s:
-        with suppress(psycopg.OperationalError):
-            psycopg.connect(host=str(folder), user="iot", dbname="postgres").close()
-            return
-        time.sleep(0.02)
-    pytest.fail(f"PostgreSQL did not start: {(folder / 'server.log').read_text(errors='replace')}")
