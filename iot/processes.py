@@ -233,6 +233,11 @@ def end(process: subprocess.Popen[bytes], number: int, wait_s: float = 15.0) -> 
             process.wait()
 
 
+def how_ended(status: int) -> str:
+    """Return how a child with that status ended, such as "ended with status 1"."""
+    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+
+
 def _tie_to_parent(parent: int, pipe: int) -> None:
     """Make the kernel kill this process when the parent ends. Where it cannot, start a watcher that does."""
     if sys.platform == "linux":

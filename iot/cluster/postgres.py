@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from iot.processes import end, spawn
+from iot.processes import end, how_ended, spawn
+from iot.restarts import Restarts
 from iot.settings import UserError, reason
 
 # Debian installs the binaries outside PATH.
@@ -53,6 +54,7 @@ class PostgresServer:
         self._socket = Path(tempfile.mkdtemp(prefix="iot-postgres-"))
         self._options = {"listen_addresses": "", "unix_socket_directories": str(self._socket)} | dict(options or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._restarts = Restarts(0)
 
     @property
     def url(self) -> str:
@@ -83,24 +85,32 @@ class PostgresServer:
         self.close()
 
     def start(self, stop: threading.Event) -> bool:
-        """Start the server, also after its end; returns True once it answers, False if ``stop`` was set before.
+        """Start the server; returns True once it answers, False if ``stop`` was set before.
 
         Raises:
             UserError: the folder cannot be written, or the server does not start.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            prefix = _as_other_user(self.folder, self._socket) if os.geteuid() == 0 else []
-            data = self.folder / "data"
-            if not (data / "PG_VERSION").exists():
-                self._make_data(prefix, data)
-            command = [*prefix, str(self._binaries / "postgres"), "-D", str(data)]
-            command += [f"--{name}={value}" for name, value in self._options.items()]
-            with self.log.open("ab") as log:
-                self._process = spawn(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise UserError(f"cannot start PostgreSQL in {self.folder}: {reason(error)}; see {self.log}") from error
+        self._launch()
+        self._restarts = Restarts(time.monotonic())
         return self._await_ready(stop)
+
+    def watch(self, now_s: float) -> list[str]:
+        """Start the server again if it has ended, after a pause. Call this several times a second.
+
+        Returns:
+            A line for each end and each start.
+
+        Raises:
+            UserError: it does not start.
+        """
+        if self._process is None or (status := self._process.poll()) is None:
+            return []
+        if pause_s := self._restarts.ended(now_s):
+            return [f"PostgreSQL {how_ended(status)}: starting it again in {pause_s:.0f} s"]
+        if not self._restarts.is_due(now_s):
+            return []
+        self._launch()
+        return [f"PostgreSQL was started again, process {self.pid}"]
 
     def require_alive(self) -> None:
         """Return if the server still runs.
@@ -123,6 +133,20 @@ class PostgresServer:
         """Stop the server, and remove the folder of its socket."""
         self.stop()
         shutil.rmtree(self._socket, ignore_errors=True)
+
+    def _launch(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            prefix = _as_other_user(self.folder, self._socket) if os.geteuid() == 0 else []
+            data = self.folder / "data"
+            if not (data / "PG_VERSION").exists():
+                self._make_data(prefix, data)
+            command = [*prefix, str(self._binaries / "postgres"), "-D", str(data)]
+            command += [f"--{name}={value}" for name, value in self._options.items()]
+            with self.log.open("ab") as log:
+                self._process = spawn(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise UserError(f"cannot start PostgreSQL in {self.folder}: {reason(error)}; see {self.log}") from error
 
     def _make_data(self, prefix: list[str], data: Path) -> None:
         command = [str(self._binaries / "initdb"), f"--pgdata={data}", f"--username={USER}", "--auth=trust"]

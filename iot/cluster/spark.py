@@ -18,7 +18,8 @@ from urllib.request import urlopen
 from iot import environment
 from iot.broker.broker import find_free_port
 from iot.java.runtime import find_java
-from iot.processes import end, spawn
+from iot.processes import end, how_ended, spawn
+from iot.restarts import Restarts
 from iot.settings import UserError, reason
 
 HOST = "127.0.0.1"
@@ -58,6 +59,7 @@ class SparkCluster:
         self._cores, self._memory = cores, memory
         self._names = ["master", *(f"worker-{number}" for number in range(1, workers + 1))]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._restarts: dict[str, Restarts] = {}
 
     @property
     def url(self) -> str:
@@ -124,6 +126,27 @@ class SparkCluster:
             return True
         return False
 
+    def watch(self, now_s: float) -> list[str]:
+        """Start what has ended again, each after its pause. Call this several times a second.
+
+        Returns:
+            A line for each process that has ended or was started again.
+
+        Raises:
+            UserError: one cannot be started.
+        """
+        lines = []
+        for name, process in self._processes.items():
+            if (status := process.poll()) is None:
+                continue
+            restarts = self._restarts.setdefault(name, Restarts(now_s))
+            if pause_s := restarts.ended(now_s):
+                lines.append(f"Spark's {name} {how_ended(status)}: starting it again in {pause_s:.0f} s")
+            elif restarts.is_due(now_s):
+                self.launch(name)
+                lines.append(f"Spark's {name} was started again, process {self.pid(name)}")
+        return lines
+
     def stop(self) -> None:
         """Stop everything. Executors end with their workers."""
         for process in reversed(self._processes.values()):
@@ -157,10 +180,8 @@ class SparkCluster:
         Raises:
             UserError: it has ended.
         """
-        status = self._processes[name].poll()
-        if status is not None:
-            how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-            raise UserError(f"Spark's {name} {how}; see {self.log(name)}")
+        if (status := self._processes[name].poll()) is not None:
+            raise UserError(f"Spark's {name} {how_ended(status)}; see {self.log(name)}")
 
     def alive_workers(self) -> list[str]:
         """The pages of the workers that the master knows and hears from; none while it does not answer."""
