@@ -28,7 +28,6 @@ PORT = 7077
 START_S = 60.0
 LOOK_EVERY_S = 0.1
 MASTER = "org.apache.spark.deploy.master.Master"
-EXECUTOR = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 WORKER = "org.apache.spark.deploy.worker.Worker"
 DAEMON = {
     "SPARK_DAEMON_MEMORY": "256m",
@@ -189,20 +188,6 @@ class SparkCluster:
             state = json.load(answer)
             return [worker["webuiaddress"] for worker in state["workers"] if worker["state"] == "ALIVE"]
         return []
-
-    def executors(self) -> list[int]:
-        """The process ids of all executors."""
-        return [
-            int(folder.name)
-            for folder in Path("/proc").iterdir()
-            if folder.name.isdecimal() and self._is_executor(folder)
-        ]
-
-    def _is_executor(self, process: Path) -> bool:
-        with suppress(OSError):
-            command = (process / "cmdline").read_bytes().split(b"\0")
-            return EXECUTOR.encode() in command and f"@{HOST}:".encode() in b" ".join(command)
-        return False
 
 
 def _variables() -> dict[str, str]:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kafka.errors import KafkaError
@@ -21,9 +21,6 @@ from tests.support import oracle
 from tests.support.app import App
 from tests.support.scripts import ROOT
 
-# In the order in which they are restarted: without a broker the others end.
-NAMES = ("broker", "app", "producer")
-RATE_PER_S = 300
 SENSORS = 60
 # How long to wait for a recovery.
 PATIENCE_S = 600.0
@@ -32,26 +29,33 @@ PATIENCE_S = 600.0
 class Processes:
     """Broker, application and producer, with all state and logs in one folder. ``with`` starts and stops them."""
 
+    # In the order in which they are restarted: without a broker the others end.
+    names: Sequence[str] = ("broker", "app", "producer")
+    victims: Sequence[str] = names
+    """Which of them are killed."""
+    rate_per_s = 300
+    late_ratio = 0.005
+
     def __init__(self, folder: Path, seed: int) -> None:
-        self.folder = folder
-        self.kafka = Kafka(f"localhost:{find_free_port()}")
-        self.app = App(self.kafka, READINGS_TOPIC, folder)
-        port = self.kafka.bootstrap_servers.rpartition(":")[2]
-        script, producer = [sys.executable, "-m", "iot.broker"], [sys.executable, str(ROOT / "iot_producer.py")]
-        producer += ["--bootstrap-servers", self.kafka.bootstrap_servers, "--rate", str(RATE_PER_S)]
-        producer += ["--sensors", str(SENSORS), "--malformed-ratio", "0.01", "--late-ratio", "0.005"]
-        self._commands = {
-            "broker": [*script, "--port", port, "--data-dir", str(folder / "broker")],
-            "app": self.app.command,
-            "producer": [*producer, "--seed", str(seed)],
-        }
+        kafka = Kafka(f"localhost:{find_free_port()}")
+        self._prepare(folder, seed, kafka, App(kafka, READINGS_TOPIC, folder))
+        port = kafka.bootstrap_servers.rpartition(":")[2]
+        script = [sys.executable, "-m", "iot.broker", "--port", port, "--data-dir", str(folder / "broker")]
+        self._commands["broker"] = script
+
+    def _prepare(self, folder: Path, seed: int, kafka: Kafka, app: App) -> None:
+        self.folder, self.kafka, self.app = folder, kafka, app
+        producer = [sys.executable, str(ROOT / "iot_producer.py"), "--bootstrap-servers", kafka.bootstrap_servers]
+        producer += ["--rate", str(self.rate_per_s), "--sensors", str(SENSORS), "--seed", str(seed)]
+        producer += ["--malformed-ratio", "0.01", "--late-ratio", str(self.late_ratio)]
+        self._commands = {"app": app.command, "producer": producer}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: dict[str, Path] = {}
         self._numbers = itertools.count(1)
 
     def __enter__(self) -> Processes:
         try:
-            for name in NAMES:
+            for name in self.names:
                 self.start(name)
         except BaseException:
             self.__exit__()
@@ -59,7 +63,7 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in reversed(NAMES):
+        for name in reversed(self.names):
             self.kill(name)
 
     def start(self, name: str) -> None:
@@ -91,12 +95,16 @@ class Processes:
 
     def pause_broker(self, for_s: float) -> None:
         """Suspend Kafka's process for this long."""
-        [pid] = re.findall(r"\(process (\d+),", self.said("broker"))
-        os.kill(int(pid), signal.SIGSTOP)
+        pid = self._broker_pid()
+        os.kill(pid, signal.SIGSTOP)
         try:
             time.sleep(for_s)
         finally:
-            os.kill(int(pid), signal.SIGCONT)
+            os.kill(pid, signal.SIGCONT)
+
+    def _broker_pid(self) -> int:
+        [pid] = re.findall(r"\(process (\d+),", self.said("broker"))
+        return int(pid)
 
     def end_of_topic(self) -> int:
         """How many messages were written to the topic; -1 if Kafka does not answer."""
@@ -108,7 +116,7 @@ class Processes:
     def wait_for_recovery(self) -> None:
         """Wait until the application is healthy and has processed readings that were sent after this call."""
         self.wait_for("broker that answers", lambda: self.end_of_topic() >= 0)
-        least = self.end_of_topic() + RATE_PER_S
+        least = self.end_of_topic() + self.rate_per_s
         self.wait_for("application that has caught up", lambda: self.app.messages() >= least)
         self.wait_for("application that is healthy", lambda: self.app.status("/healthz") == 200)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+EXECUTOR = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 
 
 def read_until(process: subprocess.Popen[str], pattern: str) -> str:
@@ -42,3 +44,8 @@ def command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return ""
+
+
+def executors(workers: Iterable[int]) -> list[int]:
+    """The process ids of the executors that these workers of a Spark cluster have started."""
+    return [pid for worker in workers for pid in descendants(worker) if EXECUTOR in command_line(pid)]

@@ -5,6 +5,7 @@ started again. At the end, sequence numbers show whether the topic is complete, 
 API. Only the last readings of a killed producer may be missing, because Kafka never acknowledged them.
 
     python -m tests.system.chaos --rounds 20 --seed 1
+    python -m tests.system.chaos --rounds 20 --seed 1 --cluster
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from iot.cli import HelpFormatter, positive_float, positive_int
 from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, Kafka
 from tests.support import oracle
 from tests.support.app import App
-from tests.support.processes import NAMES, RATE_PER_S, Processes
+from tests.support.cluster_processes import ClusterProcesses
+from tests.support.processes import Processes
 
 # Maximum time between a recovery and the next kill.
 MAX_CALM_S = 5.0
@@ -45,23 +47,23 @@ class Round(NamedTuple):
     recovered_after_s: float
 
 
-def victims(chance: random.Random, rounds: int) -> Iterator[list[str]]:
-    """Choose what to kill in each round: the three in turn, in random order, and sometimes a second one."""
+def victims(names: Sequence[str], chance: random.Random, rounds: int) -> Iterator[list[str]]:
+    """Choose what to kill in each round: each of them in turn, in random order, and sometimes a second one."""
     order: list[str] = []
     for number in range(rounds):
         if not order:
-            order = chance.sample(NAMES, len(NAMES))
+            order = chance.sample(names, len(names))
         chosen = {order.pop()}
-        if number >= len(NAMES) and chance.random() < TWO_AT_ONCE:
-            chosen.add(chance.choice(NAMES))
-        yield [name for name in NAMES if name in chosen]
+        if number >= len(names) and chance.random() < TWO_AT_ONCE:
+            chosen.add(chance.choice(names))
+        yield [name for name in names if name in chosen]
 
 
 def rounds_of(processes: Processes, chance: random.Random, rounds: int, pause_s: float) -> Iterator[Round]:
     """Kill and restart processes, round by round; at the end suspend the broker for ``pause_s``."""
     processes.wait_for_recovery()
     begun_s = time.monotonic()
-    for chosen in victims(chance, rounds):
+    for chosen in victims(processes.victims, chance, rounds):
         time.sleep(chance.uniform(0, MAX_CALM_S))
         at_s = time.monotonic()
         for name in chosen:
@@ -161,12 +163,12 @@ def in_topics(kafka: Kafka, records: list[oracle.Record], alerts: set[str]) -> I
     yield f"messages in {REJECTED_TOPIC}", rejected, due
 
 
-def run(rounds: int, seed: int, pause_s: float, folder: Path) -> Verdict:
+def run(rounds: int, seed: int, pause_s: float, folder: Path, kind: type[Processes] = Processes) -> Verdict:
     """Run all rounds and print a row for each, then the verdict."""
     begun_s = time.monotonic()
     kills = 0
-    with Processes(folder, seed) as processes:
-        print(f"seed {seed}, {RATE_PER_S} readings a second, all state in {folder}\n")
+    with kind(folder, seed) as processes:
+        print(f"seed {seed}, {processes.rate_per_s} readings a second, all state in {folder}\n")
         print(f"{'round':>5}  {'after':>8}  {'recovered':>10}  what", flush=True)
         for number, of in enumerate(rounds_of(processes, random.Random(seed), rounds, pause_s), 1):
             kills += of.what.count(" and ") + 1 if "killed" in of.what else 0
@@ -199,6 +201,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--seed", type=int, metavar="N", help="random seed; the same seed kills in the same order (default: a new one)"
     )
     parser.add_argument(
+        "--cluster",
+        action="store_true",
+        help="kill Kafka nodes, executors, workers, PostgreSQL and the application of a cluster",
+    )
+    parser.add_argument(
         "--pause",
         type=positive_float,
         default=30.0,
@@ -213,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     seed = random.randrange(2**16) if args.seed is None else args.seed
     folder = Path(tempfile.mkdtemp(prefix="iot-chaos-"))
     try:
-        found = run(args.rounds, seed, args.pause, folder)
+        found = run(args.rounds, seed, args.pause, folder, ClusterProcesses if args.cluster else Processes)
     except TimeoutError as error:
         print(f"error: {error}; all state is in {folder}", file=sys.stderr)
         return 1

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from tests.support.processes import Processes
 from tests.system import chaos
 
 
@@ -15,5 +16,5 @@ def test_no_reading_is_lost_or_counted_twice(tmp_path, capsys):
     assert (found.lost, found.doubled, found.others) == ([], [], [])
     assert found.messages > 3_000
     said = capsys.readouterr().out
-    assert all(f"{name} killed" in said for name in chaos.NAMES)
+    assert all(f"{name} killed" in said for name in Processes.names)
     assert "3 rounds, 3 kills" in said

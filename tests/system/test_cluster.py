@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import subprocess
@@ -17,8 +18,10 @@ from iot.broker.broker import Broker, find_free_port
 from iot.cluster.spark import SparkCluster
 from tests.support import oracle
 from tests.support.app import App, require_exact
-from tests.support.scripts import ROOT, descendants, read_until
+from tests.support.cluster_processes import ClusterProcesses
+from tests.support.scripts import ROOT, descendants, executors, read_until
 from tests.support.streams import stream, write
+from tests.system import chaos
 
 pytestmark = pytest.mark.timeout(600)
 READINGS = 5_000
@@ -90,7 +93,7 @@ def test_the_application_survives_its_executors_and_uses_new_ones(
             write(broker.kafka, topic, messages[: READINGS // 3])
             eventually(lambda: app.messages() == READINGS // 3, 180)
             assert listens_only_on_loopback(process.pid)
-            for pid in cluster.executors():
+            for pid in executors(map(cluster.pid, cluster.workers)):
                 os.kill(pid, signal.SIGKILL)
             write(broker.kafka, topic, messages[READINGS // 3 : READINGS // 2])
             eventually(lambda: app.messages() == READINGS // 2, 180)
@@ -126,3 +129,19 @@ def listens_only_on_loopback(pid: int) -> bool:
     # The state 0A means that it listens.
     ours = [row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes]
     return bool(ours) and not ALL_ADDRESSES & set(ours)
+
+
+@pytest.mark.timeout(1_800)
+def test_a_kill_of_any_part_loses_and_doubles_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = chaos.run(rounds=2, seed=random.randrange(2**16), pause_s=0, folder=tmp_path, kind=ClusterProcesses)
+    assert (found.lost, found.doubled, found.others) == ([], [], [])
+    assert "2 rounds, 2 kills" in capsys.readouterr().out
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3_600)
+def test_ten_kills_and_more_lose_and_double_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = chaos.run(rounds=12, seed=random.randrange(2**16), pause_s=20, folder=tmp_path, kind=ClusterProcesses)
+    assert (found.lost, found.doubled, found.others) == ([], [], [])
+    assert found.messages > 50_000
+    assert "12 rounds, " in capsys.readouterr().out
