@@ -11,7 +11,7 @@ PYTEST = $(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile
 PIP = $(RUN) -m pip install --disable-pip-version-check --require-hashes -r
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test chaos soak lint format lock wheels clean
+.PHONY: help setup demo cluster check test chaos soak lint format lock wheels clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,9 @@ setup: .venv/.installed ## create .venv, install the application's packages, fet
 
 demo: setup ## run broker, sensors and dashboard in this terminal
 	@$(RUN) iot_streaming_app.py --demo $(ARGS)
+
+cluster: setup ## the same on a small cluster on this machine: Kafka nodes, Spark workers, PostgreSQL
+	@$(RUN) -m iot.cluster $(ARGS)
 
 check: lint ## run lint and the unit tests (about a minute)
 	@$(PYTEST) tests/unit $(ARGS)
