@@ -14,7 +14,9 @@ if __name__ == "__main__":
     stop_event()
 
 import argparse
+import hashlib
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -25,7 +27,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from iot import cli, settings
 from iot.broker.__main__ import number_of_nodes
@@ -42,8 +44,8 @@ from iot.web.flags import PORT as PAGE_PORT
 ROOT = Path(__file__).parents[2]
 # How often to look whether everything still runs.
 LOOK_EVERY_S = 0.2
-# PostgreSQL refuses to run as root, and another user cannot enter root's home.
-POSTGRES_OF_ROOT = Path("/var/tmp/iot-cluster-postgres")
+# PostgreSQL refuses to run as root, and another user cannot enter root's folders.
+POSTGRES_OF_ROOT = Path("/var/tmp")
 
 
 class Watched(Protocol):
@@ -56,12 +58,13 @@ class Watched(Protocol):
 class Script:
     """One of the scripts, as a child that is started again when it was killed."""
 
-    def __init__(self, name: str, command: list[str], log: Path | None) -> None:
+    def __init__(self, name: str, command: list[str], output: Path | Callable[[str], None]) -> None:
         """
         Args:
-            log: for its output; None for the terminal.
+            output: a log, or what prints its lines.
         """
-        self._name, self._command, self._log = name, [sys.executable, *command], log
+        self._name, self._command, self._output = name, [sys.executable, *command], output
+        self._relaying: threading.Thread | None = None
         self._process = self._launch()
         self._restarts = Restarts(time.monotonic())
 
@@ -81,7 +84,7 @@ class Script:
         if (status := self._process.poll()) is None:
             return []
         if status >= 0:
-            where = f"see {self._log}" if self._log else "its error is above"
+            where = f"see {self._output}" if isinstance(self._output, Path) else "its error is above"
             raise UserError(f"{self._name} {how_ended(status)}; {where}")
         if pause_s := self._restarts.ended(now_s):
             return [f"{self._name} {how_ended(status)}: starting it again in {pause_s:.0f} s"]
@@ -93,12 +96,22 @@ class Script:
     def stop(self) -> None:
         """Stop it as Ctrl-C does."""
         end(self._process, signal.SIGINT, 30)
+        if self._relaying:
+            self._relaying.join(1)
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        if not self._log:
-            return spawn(self._command, stdin=subprocess.DEVNULL)
-        with self._log.open("ab") as log:
-            return spawn(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        if isinstance(self._output, Path):
+            with self._output.open("ab") as log:
+                return spawn(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = spawn(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._relaying = threading.Thread(target=self._relay, args=(process.stdout, self._output), daemon=True)
+        self._relaying.start()
+        return process
+
+    def _relay(self, pipe: IO[bytes], say: Callable[[str], None]) -> None:
+        for line in pipe:
+            # It has times of its own.
+            say(re.sub(r"^ *[\d.]+ s  ", "", line.decode(errors="replace").rstrip()))
 
 
 def run(args: argparse.Namespace, stop: threading.Event) -> int:
@@ -134,7 +147,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
         else:
             say("database SQLite, because PostgreSQL is not installed (Debian, Ubuntu: apt-get install postgresql)")
         url = postgres.url if postgres else f"sqlite:///{(args.data_dir / 'results.db').absolute()}"
-        app = Script("the application", app_command(args, kafka.bootstrap_servers, spark.url, url), None)
+        app = Script("the application", app_command(args, kafka.bootstrap_servers, spark.url, url), say)
         stack.callback(app.stop)
         sensors = Script("the producer", sensors_command(args, kafka.bootstrap_servers), args.data_dir / "producer.log")
         stack.callback(sensors.stop)
@@ -171,9 +184,10 @@ def start_all(starts: Sequence[Callable[[threading.Event], bool]], stop: threadi
 
 
 def make_postgres(data_dir: Path) -> PostgresServer | None:
-    """A server with its data beside that of the others; None where PostgreSQL is not installed."""
+    """A server with its data beside that of the others, if they are not root's; None where it is not installed."""
     binaries = find_binaries()
-    folder = POSTGRES_OF_ROOT if os.geteuid() == 0 else data_dir / "postgres"
+    name = f"iot-cluster-postgres-{hashlib.sha256(os.fsencode(data_dir.absolute())).hexdigest()[:12]}"
+    folder = POSTGRES_OF_ROOT / name if os.geteuid() == 0 else data_dir / "postgres"
     return PostgresServer(binaries, folder) if binaries else None
 
 

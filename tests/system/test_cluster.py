@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from iot.cluster.spark import SparkCluster
 from tests.support import oracle
 from tests.support.app import App, require_exact
 from tests.support.cluster_processes import ClusterProcesses
-from tests.support.scripts import ROOT, descendants, executors, read_until
+from tests.support.scripts import ROOT, command_line, descendants, executors, read_until
 from tests.support.streams import stream, write
 from tests.system import chaos
 
@@ -129,6 +130,36 @@ def listens_only_on_loopback(pid: int) -> bool:
     # The state 0A means that it listens.
     ours = [row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes]
     return bool(ours) and not ALL_ADDRESSES & set(ours)
+
+
+def test_one_command_runs_everything_starts_it_again_and_leaves_nothing(tmp_path: Path, eventually: Any) -> None:
+    port = find_free_port()
+    command = [sys.executable, "-m", "iot.cluster", "--data-dir", str(tmp_path / "data"), "--port", str(port)]
+    command += ["--kafka-port", str(find_free_port()), "--master-port", str(find_free_port())]
+    environment = os.environ | {"IOT_LOG_DIR": str(tmp_path / "log"), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        said = read_until(process, r".* s  page +http")
+        started = [int(pid) for pid in re.findall(r"process (\d+)", said)]
+        # Three Kafka nodes, master, two workers, PostgreSQL and the producer.
+        assert len(started) == 8
+        assert "at spark://127.0.0.1:" in said
+        assert listens_only_on_loopback(process.pid)
+        os.kill(started[0], signal.SIGKILL)
+        read_until(process, r".* node 1 \(.*\) was killed by signal 9: starting it again in 1 s")
+        read_until(process, r".* node 1 \(.*\) is back")
+        for pid, name in zip(started[3:], ("master", "worker-1", "worker-2"), strict=False):
+            os.kill(pid, signal.SIGKILL)
+            read_until(process, f".* Spark's {name} was killed by signal 9: starting it again in 1 s")
+            read_until(process, f".* Spark's {name} was started again")
+        left = descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=120)
+    if os.geteuid() == 0:
+        shutil.rmtree(Path(re.findall(r"PostgreSQL.*log (.+)", said)[0]).parent)
+    assert process.returncode == 0
+    assert re.search(r"stopped: [\d,]+ readings processed in this run", rest)
+    assert "the cluster stopped; its data stays in" in rest
+    eventually(lambda: not [pid for pid in left if command_line(pid)], 30)
 
 
 @pytest.mark.timeout(1_800)
