@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 GATHERED = {"kafka.fetch.max.wait.ms": "10", "kafka.fetch.min.bytes": "50000"}
 # How long Kafka's client waits for a server that does not accept the connection; its default is 10 s for each.
 CONNECT_MS = "3000"
+# How long Kafka's client waits for an answer, and in all for what it asks, if another server may answer. With its
+# defaults, 30 s and 60 s, a batch that meets a dying server stands still for a minute.
+ANSWER_MS = {"kafka.request.timeout.ms": "5000", "kafka.default.api.timeout.ms": "10000"}
 # In real-time mode a batch is only how often progress is stored, and alerts pause for about a second meanwhile.
 REAL_TIME = {"realTime": "2 minutes"}
 
@@ -31,6 +34,9 @@ def kafka_options(kafka: Kafka) -> dict[str, str]:
     """The connection as options of Spark's Kafka source and sink."""
     options = {f"kafka.{key}": value for key, value in kafka.properties.items()}
     options.setdefault("kafka.socket.connection.setup.timeout.ms", CONNECT_MS)
+    # The second must not be shorter than the first, so what the user gives of one goes for both.
+    if not options.keys() & ANSWER_MS.keys():
+        options |= ANSWER_MS
     return options | {"kafka.bootstrap.servers": join(servers_to_dial(kafka.bootstrap_servers))}
 
 
