@@ -48,7 +48,10 @@ def watching(cluster: Cluster, eventually) -> Callable[[Callable[[], object]], l
             said.extend(cluster.watch(time.monotonic()))
             return bool(condition())
 
-        eventually(look, 60)
+        with pytest.MonkeyPatch.context() as patch:
+            # A node that is started again belongs to all tests, so none of them ends it.
+            patch.delenv("PYTEST_CURRENT_TEST", raising=False)
+            eventually(look, 60)
         return said
 
     return wait
