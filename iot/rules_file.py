@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from iot.alerts import DEFAULT_RULES, Rule, Rules
-from iot.inputs import read_text
+from iot.inputs import name_of, read_text
 from iot.readings import CONVERSIONS, MAX_STRING
 from iot.settings import UserError, reason
 
@@ -24,7 +24,7 @@ def load_rules(path: Path | None) -> Rules:
     """
     if path is None:
         return DEFAULT_RULES
-    text = read_text(path, f"the rules file {path}")
+    text = read_text(path, f"the rules file {name_of(path)}")
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:

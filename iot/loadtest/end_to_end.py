@@ -36,6 +36,7 @@ from iot.loadtest.plan import DELIVERY_TIMEOUT_S, Plan, messages_in
 from iot.loadtest.results import STOPPED, Result, Stage, client_version, in_ms
 from iot.loadtest.trial import batching, grown_by
 from iot.loadtest.usage import Usage
+from iot.processes import until_stopped
 from iot.settings import ALERTS_TOPIC, Kafka, UserError, reason
 from iot.terminal import StatusLine
 
@@ -106,19 +107,22 @@ def run(wanted: EndToEndPlan, kafka: Kafka, status: StatusLine, stop: threading.
 
     Raises:
         UserError: no dashboard answers, or Kafka does not.
+        Stopped: ``stop`` was set before anything was sent.
     """
     dashboard = DashboardClient(wanted.dashboard_url, wanted.token)
     dashboard.require()
     plan = wanted.plan
     run_id = uuid.uuid4().hex[:8]
     location = f"load-test-{run_id}"
+    too_early = "before anything was sent"
     try:
-        before, alerts_before = end_offsets(kafka, wanted.topic), end_offsets(kafka, ALERTS_TOPIC)
+        before = until_stopped(lambda: end_offsets(kafka, wanted.topic), stop, too_early)
+        alerts_before = until_stopped(lambda: end_offsets(kafka, ALERTS_TOPIC), stop, too_early)
     except KafkaError as error:
         why = advertised.outage(kafka) or reason(error)
         raise UserError(f"Kafka at {kafka.bootstrap_servers} does not answer: {why}") from error
     with ExitStack() as stack:
-        sender = make_sender(plan.client, kafka, wanted.topic, **plan.tuning)
+        sender = until_stopped(lambda: make_sender(plan.client, kafka, wanted.topic, **plan.tuning), stop, too_early)
         stack.callback(sender.close)
         topic, stream = TopicFollower(kafka, wanted.topic, before, run_id), StreamFollower(dashboard, location)
         alerts = AlertNotes(location)

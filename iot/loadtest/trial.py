@@ -23,7 +23,7 @@ from iot.loadtest.plan import COURSE, Plan
 from iot.loadtest.protocol import Message, Outcome, Ready, WorkerJob, WorkerProgress
 from iot.loadtest.results import STOPPED, Result, client_version
 from iot.loadtest.usage import Usage
-from iot.processes import spawn
+from iot.processes import spawn, until_stopped
 from iot.settings import Kafka, UserError, reason
 from iot.terminal import StatusLine
 
@@ -112,9 +112,10 @@ def run_trial(plan: Plan, kafka: Kafka, topic: str, status: StatusLine, stop: th
 
     Raises:
         UserError: Kafka does not answer, or a worker cannot start.
+        Stopped: ``stop`` was set before anything was sent.
     """
     try:
-        before = end_offsets(kafka, topic)
+        before = until_stopped(lambda: end_offsets(kafka, topic), stop, "before anything was sent")
     except KafkaError as error:
         why = advertised.outage(kafka) or reason(error)
         raise UserError(f"Kafka at {kafka.bootstrap_servers} does not answer: {why}") from error

@@ -25,8 +25,13 @@ PRODUCER = Path(__file__).parents[2] / "iot_producer.py"
 
 
 @contextmanager
-def demo_broker(kafka: Kafka, say: Callable[[str], None], stop: threading.Event) -> Iterator[None]:
+def demo_broker(
+    args: argparse.Namespace, kafka: Kafka, say: Callable[[str], None], stop: threading.Event
+) -> Iterator[None]:
     """The embedded broker, if nothing listens at the address; it ends with this block.
+
+    Args:
+        args: with the flags that all scripts share.
 
     Raises:
         UserError: what listens there does not answer or refuses this client, or the broker does not start.
@@ -41,6 +46,7 @@ def demo_broker(kafka: Kafka, say: Callable[[str], None], stop: threading.Event)
         if not first.is_this_machine:
             raise
     broker = Broker(first.port)
+    broker.partitions, broker.replication_factor = {args.topic: args.partitions}, args.replication_factor
     try:
         if not broker.start(stop):
             raise Stopped("stopped before Kafka was ready")
