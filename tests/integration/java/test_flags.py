@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pyspark
 import pytest
 
+from iot import environment
 from iot.java import flags
 from iot.java.runtime import java_executable
 
@@ -18,7 +20,9 @@ def test_java_accepts_the_flags_and_its_compilers_threads_are_found(eventually):
     # Any program that waits will do: this one ends when its standard input does.
     jar = next((Path(pyspark.__file__).parent / "jars").glob("py4j-*.jar"))
     java = [str(java_executable()), *flags.FLAGS, "-cp", str(jar), "py4j.GatewayServer", "--die-on-broken-pipe", "0"]
-    process = subprocess.Popen(java, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        java, env=os.environ | {"LC_ALL": environment.UTF8_LOCALE}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
         assert process.stdout
         assert process.stdin
