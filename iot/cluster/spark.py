@@ -43,16 +43,26 @@ DAEMON = {
 class SparkCluster:
     """``with SparkCluster(folder) as cluster`` starts it, waits until its workers have registered, and stops it."""
 
-    def __init__(self, folder: Path, *, port: int = PORT, workers: int = 2, cores: int = 4, memory: str = "1g") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        host: str = HOST,
+        port: int = PORT,
+        workers: int = 2,
+        cores: int = 4,
+        memory: str = "1g",
+    ) -> None:
         """
         Args:
             folder: for logs, and for what executors write; created if missing.
-            port: of the master on loopback.
+            host: the address at which all parts listen; by default loopback.
+            port: of the master.
             workers: how many.
             cores: task slots of each worker. They need not be cores of this machine.
             memory: for the executors of each worker, in Spark's notation.
         """
-        self.port = port
+        self.host, self.port = host, port
         self.ui_port = find_free_port()
         self.folder = folder
         self._cores, self._memory = cores, memory
@@ -63,12 +73,12 @@ class SparkCluster:
     @property
     def url(self) -> str:
         """For ``--master``."""
-        return f"spark://{HOST}:{self.port}"
+        return f"spark://{self.host}:{self.port}"
 
     @property
     def ui(self) -> str:
         """The page of the master."""
-        return f"http://{HOST}:{self.ui_port}"
+        return f"http://{self.host}:{self.ui_port}"
 
     @property
     def workers(self) -> list[str]:
@@ -121,7 +131,7 @@ class SparkCluster:
 
     def _listens(self) -> bool:
         with suppress(OSError):
-            socket.create_connection((HOST, self.port), timeout=1).close()
+            socket.create_connection((self.host, self.port), timeout=1).close()
             return True
         return False
 
@@ -157,21 +167,34 @@ class SparkCluster:
         Raises:
             UserError: Java or PySpark is missing, or the folder cannot be written.
         """
-        is_master = name == "master"
-        ui_port = self.ui_port if is_master else find_free_port()
-        command = [str(_spark_home() / "bin" / "spark-class"), MASTER if is_master else WORKER]
-        command += ["--host", HOST, "--port", str(self.port if is_master else 0), "--webui-port", str(ui_port)]
-        if not is_master:
-            command += ["--cores", str(self._cores), "--memory", self._memory]
-            command += ["--work-dir", str(self.folder.absolute() / name), self.url]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.log(name).open("ab") as log:
                 self._processes[name] = spawn(
-                    command, variables=_variables(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                    self.command(name, self.host),
+                    variables=variables(self.host),
+                    cwd=self.folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
                 )
         except OSError as error:
             raise UserError(f"cannot start Spark's {name} in {self.folder}: {reason(error)}") from error
+
+    def command(self, name: str, host: str) -> list[str]:
+        """The command of the master or a worker that listens at ``host``.
+
+        Raises:
+            UserError: PySpark is missing.
+        """
+        is_master = name == "master"
+        ui_port = self.ui_port if is_master else find_free_port()
+        command = [str(_spark_home() / "bin" / "spark-class"), MASTER if is_master else WORKER]
+        command += ["--host", host, "--port", str(self.port if is_master else 0), "--webui-port", str(ui_port)]
+        if not is_master:
+            command += ["--cores", str(self._cores), "--memory", self._memory]
+            command += ["--work-dir", str(self.folder.absolute() / name), self.url]
+        return command
 
     def require_alive(self, name: str) -> None:
         """Return if the master or a worker still runs.
@@ -190,12 +213,16 @@ class SparkCluster:
         return []
 
 
-def _variables() -> dict[str, str]:
-    """What master and workers get, and from them the executors."""
+def variables(host: str) -> dict[str, str]:
+    """The environment of a master or worker that listens at ``host``, and of its executors.
+
+    Raises:
+        UserError: Java or PySpark is missing.
+    """
     return {
         **DAEMON,
         "SPARK_HOME": str(_spark_home()),
-        "SPARK_LOCAL_IP": HOST,
+        "SPARK_LOCAL_IP": host,
         "JAVA_HOME": str(find_java()),
         "TMPDIR": str(environment.work_folder()),
         "PYSPARK_PYTHON": sys.executable,

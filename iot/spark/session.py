@@ -145,10 +145,8 @@ def start(
     for key, value in (CONFIG | (config or {})).items():
         builder = builder.config(key, value)
     if environment.is_spark_submit():
-        session = builder.getOrCreate()
-        if not cluster.is_local(session.sparkContext.master):
-            cluster.ship_package(session)
-        return _checked(session, wanted)
+        # Spark's log goes to the terminal.
+        return _joined(_checked(builder.getOrCreate(), wanted), Path(os.devnull), say, stop)
     is_local = cluster.is_local(master)
     address = cluster.driver_address(master, driver_host)
     log = log_file(name)
@@ -172,11 +170,16 @@ def start(
     except Exception as error:
         printed = log.with_suffix(".out").read_text(errors="replace")
         raise UserError(f"Spark does not start with --master {master}: {explain(error, printed)}; see {log}") from error
-    if not is_local:
+    return _joined(_checked(session, wanted), log, say, stop)
+
+
+def _joined(session: SparkSession, log: Path, say: Callable[[str], None], stop: threading.Event | None) -> SparkSession:
+    """The session, once executors are there and have this package."""
+    if not cluster.is_local(session.sparkContext.master or ""):
         cluster.ship_package(session)
         cluster.await_executors(session, log, say, stop or threading.Event())
         require_not_stopped("before anything was processed")
-    return _checked(session, wanted)
+    return session
 
 
 def _require_pyspark() -> str:
