@@ -93,7 +93,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         starting = stack.enter_context(ThreadPoolExecutor(1)).submit(start_spark)
         stack.callback(stop_spark, starting)
         if args.demo:
-            stack.enter_context(demo_broker(kafka, say, stop))
+            stack.enter_context(demo_broker(args, kafka, say, stop))
         until_stopped(lambda: require_kafka(args, kafka), stop, TOO_EARLY)
         settings = until_stopped(lambda: prepare(args, kafka, rules, store, say, stop), stop, TOO_EARLY)
         if args.demo:

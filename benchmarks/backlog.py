@@ -29,13 +29,13 @@ FIELDS = (
 )
 
 
-def fill(kafka: Kafka, topic: str, messages: int) -> None:
+def fill(kafka: Kafka, topic: str, messages: int, partitions: int | None = None) -> None:
     """Create the topic and send readings of a fleet to it, some of them malformed.
 
     Raises:
         UserError: Not all messages were acknowledged.
     """
-    ensure_topics(kafka, [topic, REJECTED_TOPIC])
+    ensure_topics(kafka, [topic, REJECTED_TOPIC], {topic: partitions})
     fleet, stop = Fleet(SENSORS, 1, "benchmark"), threading.Event()
     sender = make_sender("confluent-kafka", kafka, topic)
     end_us = time.time_ns() // 1000

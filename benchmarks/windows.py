@@ -22,7 +22,8 @@ from typing import Any
 from benchmarks import backlog, harness
 from benchmarks.harness import some_kafka
 from iot import cli
-from iot.settings import PARTITIONS, REJECTED_TOPIC, Kafka, UserError
+from iot.kafka.offsets import start_offsets
+from iot.settings import REJECTED_TOPIC, Kafka, UserError
 from iot.spark import queries
 from iot.spark import session as spark_session
 from iot.spark.rejected import RejectedWriter
@@ -57,9 +58,10 @@ class Runs:
         def count(_: int, rows: Any, report: Any) -> None:
             counted[0] += report.messages + report.rejected
 
+        start = start_offsets(self._kafka, self._topic, "earliest")
         with tempfile.TemporaryDirectory(prefix="iot-benchmark-") as checkpoint:
             query = start_windows(
-                queries.read_topic(self._spark, self._kafka, self._topic, dict.fromkeys(range(PARTITIONS), 0)),
+                queries.read_topic(self._spark, self._kafka, self._topic, start),
                 Path(checkpoint),
                 count,
                 trigger={"availableNow": True},
