@@ -21,7 +21,7 @@ from rich.console import Console
 
 from iot import cli
 from iot.broker.broker import PORT, Broker, kafka_version
-from iot.broker.cluster import MAX_NODES, Cluster, data_dir_of
+from iot.broker.cluster import Cluster, data_dir_of, number_of_nodes
 from iot.broker.embedded import Embedded
 from iot.broker.tables import groups_table, topics_table
 from iot.kafka.connect import require_broker
@@ -100,14 +100,6 @@ def show(command: str, kafka: Kafka) -> int:
     # A file has no right edge at which to fold.
     Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False).print(table)
     return 0
-
-
-def number_of_nodes(text: str) -> int:
-    """argparse type: how many nodes."""
-    nodes = cli.positive_int(text)
-    if nodes > MAX_NODES:
-        raise argparse.ArgumentTypeError(f"{text!r} is more than {MAX_NODES}")
-    return nodes
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

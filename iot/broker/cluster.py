@@ -6,17 +6,18 @@ dies. Who the controllers are is written in the configuration of every node, so 
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from iot import settings
+from iot import cli, settings
 from iot.broker.data_folder import DataFolder
 from iot.broker.embedded import PORT, STOP_S, Embedded
 from iot.broker.node import Node, find_free_port, is_free, replication
 from iot.kafka.topics import TOPICS
+from iot.restarts import Restarts
 from iot.settings import reason
 
 MAX_NODES = 9
@@ -27,10 +28,6 @@ HEAP = "256m"
 CLEANER_BUFFER = str(16 * 1024 * 1024)
 # How many ports above the first one to try.
 PORTS_TRIED = 200
-# How long to wait before a node that has ended is started again; the pause doubles up to the second number.
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-# A node that has run so long starts again with the first pause.
-STEADY_S = 60.0
 # How long nodes may take to stop when no majority of controllers is left: Kafka would wait for one.
 NO_MAJORITY_STOP_S = 5.0
 
@@ -45,6 +42,14 @@ def controllers_of(nodes: int) -> int:
     return min(MAX_CONTROLLERS, nodes - 1 + nodes % 2)
 
 
+def number_of_nodes(text: str) -> int:
+    """argparse type: how many nodes."""
+    nodes = cli.positive_int(text)
+    if nodes > MAX_NODES:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {MAX_NODES}")
+    return nodes
+
+
 def choose_ports(first: int, count: int) -> list[int]:
     """Return ``first`` and the free ports above it, or other free ones where too few are left; ``count`` in all."""
     ports = [first]
@@ -55,16 +60,6 @@ def choose_ports(first: int, count: int) -> list[int]:
         if (port := find_free_port()) not in ports:
             ports.append(port)
     return ports
-
-
-@dataclass
-class _Restarts:
-    """The restarts of a node: when its process was started, and when the next start is due, if it has ended."""
-
-    started_s: float
-    pause_s: float = 0.0
-    due_s: float | None = None
-    is_back: bool = True
 
 
 class Cluster(Embedded):
@@ -99,7 +94,9 @@ class Cluster(Embedded):
             for number in range(1, nodes + 1)
         ]
         self._controllers = [f"127.0.0.1:{each}" for each in ports[nodes:]]
-        self._restarts: dict[int, _Restarts] = {}
+        self._restarts: dict[int, Restarts] = {}
+        # The numbers of nodes that were started again and do not answer yet.
+        self._starting: set[int] = set()
         self._java: list[str] = []
 
     def watch(self, now_s: float) -> list[str]:
@@ -110,25 +107,21 @@ class Cluster(Embedded):
         """
         lines = []
         for node in self.nodes:
-            state = self._restarts[node.number]
+            restarts = self._restarts[node.number]
             if how := node.how_ended():
-                if state.due_s is None:
-                    is_steady = now_s - state.started_s > STEADY_S
-                    state.pause_s = FIRST_PAUSE_S if is_steady or not state.pause_s else state.pause_s * 2
-                    state.pause_s = min(state.pause_s, LONGEST_PAUSE_S)
-                    state.due_s = now_s + state.pause_s
+                if pause_s := restarts.ended(now_s):
                     why = "" if how.startswith("was killed") else f" ({node.last_error()})"
                     lines.append(
-                        f"node {node.number} ({node.address}) {how}{why}: starting it again in {state.pause_s:.0f} s"
+                        f"node {node.number} ({node.address}) {how}{why}: starting it again in {pause_s:.0f} s"
                     )
-                elif now_s >= state.due_s:
-                    state.started_s, state.due_s, state.is_back = now_s, None, False
+                elif restarts.is_due(now_s):
+                    self._starting.add(node.number)
                     try:
                         node.launch(self._java, self._folder.lock_fd)
                     except OSError as error:
                         lines.append(f"node {node.number} ({node.address}) cannot be started: {reason(error)}")
-            elif not state.is_back and node.accepts_connections():
-                state.is_back = True
+            elif node.number in self._starting and node.accepts_connections():
+                self._starting.remove(node.number)
                 lines.append(f"node {node.number} ({node.address}) is back, process {node.pid}")
         return lines
 
@@ -160,7 +153,7 @@ class Cluster(Embedded):
         self._started(time.monotonic())
 
     def _started(self, now_s: float) -> None:
-        self._restarts = {node.number: _Restarts(now_s) for node in self.nodes}
+        self._restarts = {node.number: Restarts(now_s) for node in self.nodes}
 
     def _patience_s(self) -> float:
         controllers = self.nodes[: len(self._controllers)]

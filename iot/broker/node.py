@@ -19,7 +19,7 @@ from iot.environment import jvm_options
 from iot.java.class_archives import jvm_flags
 from iot.java.jars import class_path
 from iot.java.runtime import java_executable
-from iot.processes import spawn
+from iot.processes import how_ended, spawn
 from iot.settings import UserError, reason
 
 # Maximum number of copies of a partition, if the cluster has so many nodes.
@@ -216,9 +216,7 @@ class Node:
         """Return how the JVM ended, as the end of a sentence about it; empty if it runs."""
         assert self._process, "not started"
         status = self._process.poll()
-        if status is None:
-            return ""
-        return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return "" if status is None else how_ended(status)
 
     def last_error(self) -> str:
         """Return the last error in the log, and where the log is."""

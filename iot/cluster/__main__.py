@@ -30,8 +30,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from iot import cli, settings
-from iot.broker.__main__ import number_of_nodes
-from iot.broker.cluster import Cluster
+from iot.broker.cluster import Cluster, number_of_nodes
 from iot.broker.embedded import PORT as KAFKA_PORT
 from iot.cluster.postgres import PostgresServer, find_binaries
 from iot.cluster.spark import PORT as MASTER_PORT
