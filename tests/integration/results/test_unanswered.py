@@ -12,6 +12,7 @@ import pytest
 from iot.owner import this_process
 from iot.results.model import Status
 from iot.results.store import Store, StoreUnavailable
+from iot.settings import UserError
 from tests.support.postgres import drop_everything, suspended
 from tests.support.results import IDENTITY, NOW_S, Sample, write_batch
 
@@ -57,7 +58,7 @@ def owns(url: str) -> bool:
         stack.callback(store.close)
         try:
             stack.enter_context(store.own(this_process("second"), "stop it"))
-        except Exception:
+        except UserError:
             return False
         return True
 
