@@ -7,7 +7,8 @@ ARGS ?=
 # How many test processes run in parallel.
 JOBS ?= auto
 RUN = .venv/bin/python
-PYTEST = $(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile
+# Files in the order of their folders: the short unit tests come last, so that no process waits for another at the end.
+PYTEST = $(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 PIP = $(RUN) -m pip install --disable-pip-version-check --require-hashes -r
 
 .DEFAULT_GOAL := help

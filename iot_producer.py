@@ -24,16 +24,19 @@ from collections.abc import Sequence
 from functools import partial
 
 from iot import cli, terminal
+from iot.devices.field_map import NO_MAP, load_map
+from iot.devices.results import FormError
 from iot.inputs import Input
 from iot.kafka import advertised
 from iot.kafka.connect import require_broker
 from iot.kafka.sender import CLIENTS, make_sender
 from iot.kafka.topics import TOPICS, ensure_topics, shortage
+from iot.sensors.dry_run import dry_run
 from iot.sensors.faults import Batch, Injector, Source
 from iot.sensors.fleet import Fleet
 from iot.sensors.pacing import Schedule
-from iot.sensors.progress import DeliveryMonitor, Progress, rate_text
-from iot.sensors.recording import Recording, Replay, read_recording
+from iot.sensors.progress import STOP_WAIT_S, DeliveryMonitor, Progress, rate_text, wait_for_delivery
+from iot.sensors.recording import AnyRecording, LongRecording, LongReplay, Replay, read_recording
 from iot.sensors.sending import PacedSending, SendingThreads
 from iot.terminal import StatusLine
 
@@ -43,13 +46,9 @@ REPLAY_RATE_PER_S = 1.0
 MAX_SENSORS = 1_000_000
 MAX_RATE_PER_S = 10_000_000
 MAX_THREADS = 256
-# How often the main thread looks for something to show.
-LOOK_S = 0.1
-# How long to wait for the next acknowledgement after Ctrl-C.
-STOP_WAIT_S = 10.0
 
 
-def message_limit(args: argparse.Namespace, recording: Recording | None) -> float:
+def message_limit(args: argparse.Namespace, recording: AnyRecording | None) -> float:
     """Return how many messages to send; infinite if no flag and no file limits them."""
     limits: list[float] = [math.inf]
     if args.count:
@@ -58,31 +57,30 @@ def message_limit(args: argparse.Namespace, recording: Recording | None) -> floa
         # Rounding errors must not add a message: 0.1 s at 30/s are 3, not 4.
         limits.append(max(1, math.ceil(args.duration * args.rate - 1e-6)))
     if recording:
-        limits.append(len(recording.messages))
+        limits.append(recording.length)
     return min(limits)
 
 
-def make_injectors(args: argparse.Namespace, recording: Recording | None, seed: int, run_id: str) -> list[Injector]:
-    """Return one injector for each thread. A thread has all readings of its sensors, so their order is kept."""
+def make_sources(args: argparse.Namespace, recording: AnyRecording | None, seed: int, run_id: str) -> list[Source]:
+    """Return one source for each thread. A thread has all readings of its sensors, so their order is kept.
+
+    A long recording has one thread, which reads it in order.
+    """
+    keep_times = args.timestamps == "recorded"
+    if isinstance(recording, LongRecording):
+        return [LongReplay(recording, run_id, keep_times)]
     sensors = args.sensors if recording is None else len(set(recording.sensors))
     shares = min(args.threads, sensors)
-    sources: list[Source]
     if recording is None:
-        sources = [Fleet(sensors, seed, run_id, share, shares) for share in range(shares)]
-    else:
-        keep_times = args.timestamps == "recorded"
-        sources = [Replay(recording, run_id, keep_times, share, shares) for share in range(shares)]
-    return [
-        Injector(source, args.malformed_ratio, args.late_ratio, f"{seed} share {share}")
-        for share, source in enumerate(sources)
-    ]
+        return [Fleet(sensors, seed, run_id, share, shares) for share in range(shares)]
+    return [Replay(recording, run_id, keep_times, share, shares) for share in range(shares)]
 
 
-def opening_line(args: argparse.Namespace, recording: Recording | None, threads: int, seed: int) -> str:
+def opening_line(args: argparse.Namespace, recording: AnyRecording | None, threads: int, seed: int) -> str:
     how = f"{args.client}, {threads} thread{'s' if threads > 1 else ''}"
     if recording:
         name = Input(args.replay).name
-        what = f"replaying {len(recording.messages):,} readings of {name} at {rate_text(args.rate)}"
+        what = f"replaying {recording.length:,} readings of {name} at {rate_text(args.rate)}"
     else:
         what = f"sending {rate_text(args.rate)} from {args.sensors:,} sensor{'s' if args.sensors > 1 else ''}"
         how += f", seed {seed}"
@@ -95,36 +93,20 @@ def print_batch(status: StatusLine, batch: Batch, accepted: int) -> None:
     status.print(*map(terminal.printable, values))
 
 
-def wait_for_delivery(
-    threads: SendingThreads, sending: PacedSending, monitor: DeliveryMonitor, progress: Progress, status: StatusLine
-) -> int:
-    """Show progress until every message is acknowledged or has failed; returns how many are still in flight.
+def read_replay(args: argparse.Namespace, stop: threading.Event, too_early: str) -> AnyRecording:
+    """Read the file of ``--replay``.
 
-    Some are still in flight only if the run was stopped and no acknowledgement came for ``STOP_WAIT_S``.
+    Raises:
+        FormError: nobody can tell what the file means.
+        UserError: it cannot be read, or holds no readings.
     """
-    sender, stop = sending.sender, sending.stop
-
-    def show() -> None:
-        status.print(*monitor.notices(time.monotonic()))
-        status.update(lambda: progress.status(time.monotonic()))
-
-    while not threads.wait(LOOK_S):
-        show()
-    is_announced, acknowledged, acknowledged_s = False, -1, math.inf
-    while in_flight := sender.flush(LOOK_S):
-        show()
-        if stop.is_set() and not is_announced:
-            is_announced = True
-            status.print(
-                f"stopping once {in_flight:,} messages are acknowledged, or after {STOP_WAIT_S:.0f} s without an "
-                "acknowledgement; Ctrl-C again stops at once"
-            )
-        if sender.acknowledged > acknowledged or not stop.is_set():
-            acknowledged, acknowledged_s = sender.acknowledged, time.monotonic()
-        if time.monotonic() - acknowledged_s >= STOP_WAIT_S:
-            break
-    show()
-    return in_flight
+    source = Input(args.replay)
+    field_map = until_stopped(lambda: load_map(args.map), stop, too_early) if args.map else NO_MAP
+    with StatusLine() as status:
+        recording = until_stopped(
+            lambda: read_recording(source, field_map), stop, too_early, lambda: status.update(source.progress)
+        )
+    return recording
 
 
 def run(args: argparse.Namespace, stop: threading.Event) -> int:
@@ -135,13 +117,12 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
     """
     too_early = "before anything was sent"
     kafka = until_stopped(lambda: cli.kafka_from(args), stop, too_early)
-    recording = None
-    if args.replay:
-        source = Input(args.replay)
-        with StatusLine() as status:
-            recording = until_stopped(
-                lambda: read_recording(source), stop, too_early, lambda: status.update(source.progress)
-            )
+    recording = read_replay(args, stop, too_early) if args.replay else None
+    if recording and args.dry_run:
+        print(dry_run(Input(args.replay).name, recording), flush=True)
+        return 0
+    for line in recording.report.refusals() if recording else ():
+        print(terminal.printable(f"not sent: {Input(args.replay).name}, {line}"), file=sys.stderr)
     until_stopped(lambda: require_broker(kafka), stop, too_early)
     topics = dict.fromkeys((*TOPICS, args.topic))
     partitions = {args.topic: args.partitions}
@@ -151,10 +132,16 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
     seed = random.randrange(2**32) if args.seed is None else args.seed
     run_id = uuid.uuid4().hex[:8]
     limit = message_limit(args, recording)
-    injectors = make_injectors(args, recording, seed, run_id)
+    injectors = [
+        Injector(source, args.malformed_ratio, args.late_ratio, f"{seed} share {share}")
+        for share, source in enumerate(make_sources(args, recording, seed, run_id))
+    ]
     sender = until_stopped(lambda: make_sender(args.client, kafka, args.topic), stop, too_early)
     try:
         with StatusLine() as status:
+            if recording:
+                status.print(f"{Input(args.replay).name} was recognised as:")
+                status.print(*map(terminal.printable, recording.report.recognised()))
             status.print(opening_line(args, recording, len(injectors), seed))
             on_batch = partial(print_batch, status) if args.verbose else lambda batch, accepted: None
             schedule = Schedule(args.rate, time.monotonic())
@@ -227,8 +214,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--replay",
         metavar="FILE",
         type=cli.input_path,
-        help="send the readings of this file in order of time: JSON Lines, or CSV with the schema's columns, plain or "
+        help="send the readings of this file in order of time: CSV, JSON or InfluxDB line protocol, plain or "
         "compressed with gzip; a pipe or FIFO works too, and - is the standard input",
+    )
+    parser.add_argument(
+        "--map",
+        metavar="FILE.toml",
+        type=cli.input_path,
+        help="TOML file that says what cannot be recognised in the replayed file: columns, units, format of the time",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show what a replay would send and what not, without Kafka",
     )
     parser.add_argument(
         "--timestamps",
@@ -237,8 +235,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--verbose", action="store_true", help="print each message")
     args = parser.parse_args(argv)
-    if args.replay is None and args.timestamps:
-        parser.error("--timestamps needs --replay")
+    for flag, value in (("--timestamps", args.timestamps), ("--map", args.map), ("--dry-run", args.dry_run)):
+        if value and args.replay is None:
+            parser.error(f"{flag} needs --replay")
     if args.replay and args.sensors:
         parser.error("--sensors cannot be combined with --replay: the file has its own sensors")
     if args.late_ratio and args.timestamps == "recorded":
@@ -255,9 +254,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def run_or_ask(args: argparse.Namespace, stop: threading.Event) -> int:
+    """Return the exit status of a run: 2 if nobody can tell what the replayed file means, with a map to fill in."""
+    try:
+        return run(args, stop)
+    except FormError as error:
+        lines = [f"error: {error}", *error.map_text.splitlines()]
+        print("\n".join(map(terminal.printable, lines)), file=sys.stderr, flush=True)
+        return 2
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return cli.exit_status(lambda: run(args, stop_event()))
+    return cli.exit_status(lambda: run_or_ask(args, stop_event()))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ if __name__ == "__main__":
     stop_event()
 
 import argparse
-import re
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iot import cli, places
+from iot.alarms.notify_file import Notify, load_notify
 from iot.alerts import Rules
 from iot.batches import Identity, Offsets
 from iot.kafka.connect import require_broker, something_listens
@@ -33,12 +33,16 @@ from iot.kafka.offsets import start_offsets
 from iot.kafka.topics import ensure_topics, topic_id
 from iot.pipeline import pipeline, resume
 from iot.pipeline.demo import demo_broker, demo_sensors
+from iot.pipeline.demo_devices import demo_devices
 from iot.pipeline.pipeline import CHECKPOINTS, Pipeline
+from iot.results.names import file_of
 from iot.results.store import Store
 from iot.rules_file import load_rules
-from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError
+from iot.settings import ALARMS_TOPIC, ALERTS_TOPIC, REJECTED_TOPIC, Kafka, UserError
 from iot.spark import checkpoints
 from iot.spark import session as spark_session
+from iot.spark.remote_path import RemotePath
+from iot.terminal import StartLog
 from iot.web import flags
 from iot.web.access import require_token
 from iot.web.child import WebChild
@@ -51,17 +55,6 @@ NAME = "iot_streaming_app"
 # How often to look whether the page still runs.
 LOOK_EVERY_S = 0.5
 TOO_EARLY = "before anything was processed"
-UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-
-class Log:
-    """The start-up log: what is where, and how long after the start it came up."""
-
-    def __init__(self) -> None:
-        self._begun_s = time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        print(f"{time.monotonic() - self._begun_s:6.1f} s  {text}", flush=True)
 
 
 def run(args: argparse.Namespace, stop: threading.Event) -> None:
@@ -70,9 +63,10 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     Raises:
         UserError: something that the user can fix.
     """
-    say = Log()
+    say = StartLog()
     kafka = until_stopped(lambda: cli.kafka_from(args), stop, TOO_EARLY)
     rules = until_stopped(lambda: load_rules(args.rules), stop, TOO_EARLY)
+    notify = until_stopped(lambda: load_notify(args.notify), stop, TOO_EARLY)
     with ExitStack() as stack:
         # Before anything is started: the port is free, and stays ours.
         listening = stack.enter_context(listen(args.host, args.port))
@@ -80,24 +74,39 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         store = Store(args.database_url)
         stack.callback(store.close)
         until_stopped(lambda: require_places(args, store), stop, TOO_EARLY)
-        owned = resume.owned(store, place_of(args), NAME, say, stop)
-        # After a stop, the end of the process releases what its thread still gets.
-        leases = until_stopped(lambda: stack.enter_context(owned), stop, TOO_EARLY)
         # With --demo, a broker is started where nothing listens.
         if not args.demo:
             until_stopped(lambda: require_broker(kafka), stop, TOO_EARLY)
         elif something_listens(kafka):
             until_stopped(lambda: require_broker(kafka, timeout_s=2), stop, TOO_EARLY)
+        start_spark = partial(
+            spark_session.start,
+            NAME,
+            args.master,
+            checkpoint_dir=args.checkpoint_dir,
+            driver_host=args.driver_host,
+            say=say,
+            stop=stop,
+        )
+        starting = None
+        if spark_session.comes_first(args.master, args.checkpoint_dir):
+            starting = begin(start_spark, stack)
+            until_stopped(starting.result, stop, TOO_EARLY)
+        if isinstance(args.checkpoint_dir, RemotePath):
+            checkpoints.require_writable(args.checkpoint_dir, CHECKPOINTS, stop)
+        owned = resume.owned(store, place_of(args), NAME, say, stop)
+        # After a stop, the end of the process releases what its thread still gets.
+        leases = until_stopped(lambda: stack.enter_context(owned), stop, TOO_EARLY)
         # Spark takes longest to start, so it starts first; what it needs comes up meanwhile.
-        start_spark = partial(spark_session.start, NAME, args.master, driver_host=args.driver_host, say=say, stop=stop)
-        starting = stack.enter_context(ThreadPoolExecutor(1)).submit(start_spark)
-        stack.callback(stop_spark, starting)
+        starting = starting or begin(start_spark, stack)
         if args.demo:
             stack.enter_context(demo_broker(args, kafka, say, stop))
         until_stopped(lambda: require_kafka(args, kafka), stop, TOO_EARLY)
-        settings = until_stopped(lambda: prepare(args, kafka, rules, store, say, stop), stop, TOO_EARLY)
+        settings = until_stopped(lambda: prepare(args, kafka, rules, notify, store, say, stop), stop, TOO_EARLY)
         if args.demo:
             stack.enter_context(demo_sensors(args, kafka, say))
+        if args.devices:
+            stack.enter_context(demo_devices(args, kafka, say, stop))
         require_not_stopped(TOO_EARLY)
         page = stack.enter_context(WebChild(args, kafka, listening))
         page.await_answer(stop)
@@ -121,14 +130,22 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         raise UserError(processing.over)
 
 
+def begin(start_spark: Callable[[], SparkSession], stack: ExitStack) -> Future[SparkSession]:
+    """Start Spark in a thread of its own; the stack stops it."""
+    starting = stack.enter_context(ThreadPoolExecutor(1)).submit(start_spark)
+    stack.callback(stop_spark, starting)
+    return starting
+
+
 def require_places(args: argparse.Namespace, store: Store) -> None:
-    """Check that logs, checkpoints and results can be written.
+    """Check that logs, checkpoints on this machine and results can be written.
 
     Raises:
         UserError: one of them cannot.
     """
-    places.require_state_folders(args.checkpoint_dir, CHECKPOINTS)
-    if file := database_file(args.database_url):
+    if not isinstance(args.checkpoint_dir, RemotePath):
+        places.require_state_folders(args.checkpoint_dir, CHECKPOINTS)
+    if file := file_of(args.database_url):
         fix = "choose another file with --database-url"
         places.require_writable_file(Path(file), fix)
         # SQLite keeps its journal beside the file.
@@ -143,13 +160,19 @@ def require_kafka(args: argparse.Namespace, kafka: Kafka) -> None:
         UserError: Kafka does not answer.
     """
     require_broker(kafka)
-    topics = [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]
+    topics = [args.topic, ALERTS_TOPIC, ALARMS_TOPIC, REJECTED_TOPIC]
     for warning in ensure_topics(kafka, topics, {args.topic: args.partitions}, args.replication_factor):
         print(f"warning: {warning}", file=sys.stderr)
 
 
 def prepare(
-    args: argparse.Namespace, kafka: Kafka, rules: Rules, store: Store, say: Log, stop: threading.Event
+    args: argparse.Namespace,
+    kafka: Kafka,
+    rules: Rules,
+    notify: Notify,
+    store: Store,
+    say: StartLog,
+    stop: threading.Event,
 ) -> pipeline.Settings:
     """Find out where the last run stopped.
 
@@ -178,12 +201,13 @@ def prepare(
         start=start,
         retention_s=args.retention,
         reset=place.reset,
+        notify=notify,
     )
 
 
 def place_of(args: argparse.Namespace) -> resume.Place:
     """Where checkpoints and database are."""
-    return resume.Place([args.checkpoint_dir / name for name in CHECKPOINTS], database_file(args.database_url))
+    return resume.Place([args.checkpoint_dir / name for name in CHECKPOINTS], file_of(args.database_url))
 
 
 def stop_spark(starting: Future[SparkSession]) -> None:
@@ -198,36 +222,39 @@ def summary(processing: Pipeline) -> str:
     return f"stopped: {processing.messages:,} readings processed in this run; the next run continues from here"
 
 
-def database_file(url: str) -> str:
-    """The file of an SQLite database; empty for another one."""
-    found = re.match(r"sqlite(?:\+\w+)?:///(.+)", url)
-    return found[1] if found else ""
-
-
-def duration(text: str) -> float:
-    """argparse type: seconds of a duration such as 90m or 24h."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not found or float(found[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; for example 90m, 24h or 7d")
-    return float(found[1]) * UNITS_S[found[2]]
-
-
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_topic_arguments(parser)
     parser.add_argument("--demo", action="store_true", help="start a broker if none answers, and simulated sensors")
+    parser.add_argument(
+        "--devices", action="store_true", help="with --demo: also start the gateway for devices (HTTP, MQTT)"
+    )
     cli.add_spark_arguments(
         parser,
         master=spark_session.MASTER,
         checkpoint_dir=checkpoints.CHECKPOINT_ROOT,
         checkpoints=CHECKPOINTS,
+        folder=checkpoints.folder,
     )
     cli.add_rules_argument(parser)
     parser.add_argument(
-        "--retention", metavar="TIME", type=duration, default="24h", help="how long to keep windows and alerts"
+        "--notify",
+        metavar="FILE",
+        type=cli.input_path,
+        help="TOML file of receivers of alarms (default: none)",
+    )
+    parser.add_argument(
+        "--retention",
+        metavar="TIME",
+        type=cli.duration,
+        default="24h",
+        help="how long to keep windows, alerts and resolved alarms",
     )
     flags.add_arguments(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.devices and not args.demo:
+        parser.error("--devices needs --demo; without it, start python -m iot.gateway")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:

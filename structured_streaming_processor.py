@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import iot  # noqa: F401  # stops an unsupported Python before a package is missing
@@ -44,6 +43,7 @@ from iot.spark.board import Board
 from iot.spark.checkpoints import CheckpointNotes
 from iot.spark.errors import explain
 from iot.spark.rejected import RejectedWriter
+from iot.spark.remote_path import AnyPath, RemotePath
 from iot.spark.windows import start_windows
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Source:
 
     kafka: Kafka
     identity: Identity
-    folders: list[Path]
+    folders: list[AnyPath]
     """The checkpoints of the windows query and of the alerts query."""
     notes: list[CheckpointNotes]
     rules: Rules
@@ -94,12 +94,12 @@ def open_source(args: argparse.Namespace, kafka: Kafka, rules: Rules, leases: Le
         return start_offsets(kafka, args.topic, args.starting_offsets)
 
     notes = []
-    for folder in folders:
-        found = checkpoints.read_notes(folder)
+    for checkpoint in folders:
+        found = checkpoints.read_notes(checkpoint)
         if found:
-            identity.require(found.identity, f"the checkpoint {folder}", checkpoints.how_to_reset(*folders))
+            identity.require(found.identity, f"the checkpoint {checkpoint}", checkpoints.how_to_reset(*folders))
         notes.append(found or CheckpointNotes(identity, until_stopped(first_offsets, stop, TOO_EARLY)))
-        checkpoints.write_notes(folder, notes[-1])
+        checkpoints.write_notes(checkpoint, notes[-1])
     return Source(kafka, identity, folders, notes, rules, leases)
 
 
@@ -150,8 +150,8 @@ def running(
         except UserError:
             raise
         except Exception as error:
-            folder = source.folders[len(started)]
-            why = explain(error, fix=source.fix, checkpoint=folder, kafka=source.kafka)
+            checkpoint = source.folders[len(started)]
+            why = explain(error, fix=source.fix, checkpoint=checkpoint, kafka=source.kafka)
             raise UserError(f"the queries do not start: {why}") from error
         yield started
     finally:
@@ -169,9 +169,9 @@ def watch(started: list[StreamingQuery], feed: AlertFeed, board: Board, source: 
     while not stop.wait(LOOK_EVERY_S):
         board.show()
         source.leases.require_not_lost()
-        for query, folder in zip(started, source.folders, strict=False):
+        for query, checkpoint in zip(started, source.folders, strict=False):
             if error := query.exception():
-                why = explain(error, fix=source.fix, checkpoint=folder, kafka=source.kafka)
+                why = explain(error, fix=source.fix, checkpoint=checkpoint, kafka=source.kafka)
                 raise UserError(f"the {query.name} query failed: {why}")
         if feed.failure:
             raise UserError(f"alerts cannot be shown: {reason(feed.failure)}; start again")
@@ -214,24 +214,45 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
     """
     kafka = until_stopped(lambda: cli.kafka_from(args), stop, TOO_EARLY)
     rules = until_stopped(lambda: load_rules(args.rules), stop, TOO_EARLY)
-    places.require_state_folders(args.checkpoint_dir, CHECKPOINTS)
+    if not isinstance(args.checkpoint_dir, RemotePath):
+        places.require_state_folders(args.checkpoint_dir, CHECKPOINTS)
     until_stopped(lambda: require_broker(kafka), stop, TOO_EARLY)
-    topics = [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]
-    partitions = {args.topic: args.partitions}
-    create = partial(ensure_topics, kafka, topics, partitions, args.replication_factor)
-    for warning in until_stopped(create, stop, TOO_EARLY):
-        print(f"warning: {warning}", file=sys.stderr)
     fix = "stop it, or give this one a --checkpoint-dir of its own"
-    owner = this_process(NAME)
-    with checkpoints.lock(args.checkpoint_dir, owner, fix, checkpoints=CHECKPOINTS, say=print, stop=stop) as leases:
+    with ExitStack() as stack:
+        spark = None
+        if spark_session.comes_first(args.master, args.checkpoint_dir):
+            spark = stack.enter_context(running_spark(args, stop))
+        if isinstance(args.checkpoint_dir, RemotePath):
+            checkpoints.require_writable(args.checkpoint_dir, CHECKPOINTS, stop)
+        owned = checkpoints.lock(
+            args.checkpoint_dir, this_process(NAME), fix, checkpoints=CHECKPOINTS, say=print, stop=stop
+        )
+        leases = stack.enter_context(owned)
+        topics = [args.topic, ALERTS_TOPIC, REJECTED_TOPIC]
+        partitions = {args.topic: args.partitions}
+        create = partial(ensure_topics, kafka, topics, partitions, args.replication_factor)
+        for warning in until_stopped(create, stop, TOO_EARLY):
+            print(f"warning: {warning}", file=sys.stderr)
         source = open_source(args, kafka, rules, leases, stop)
-        print(f"starting Spark; its log: {spark_session.log_file(NAME)}", flush=True)
-        spark = spark_session.start(NAME, args.master, driver_host=args.driver_host, stop=stop)
-        try:
-            require_not_stopped(TOO_EARLY)
-            process(args, source, spark, stop)
-        finally:
-            spark.stop()
+        process(args, source, spark or stack.enter_context(running_spark(args, stop)), stop)
+
+
+@contextmanager
+def running_spark(args: argparse.Namespace, stop: threading.Event) -> Iterator[SparkSession]:
+    """Spark, until the end of the block.
+
+    Raises:
+        UserError: it does not start.
+    """
+    print(f"starting Spark; its log: {spark_session.log_file(NAME)}", flush=True)
+    spark = spark_session.start(
+        NAME, args.master, checkpoint_dir=args.checkpoint_dir, driver_host=args.driver_host, stop=stop
+    )
+    try:
+        require_not_stopped(TOO_EARLY)
+        yield spark
+    finally:
+        spark.stop()
 
 
 def interval(text: str) -> str:
@@ -249,6 +270,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         master=spark_session.MASTER,
         checkpoint_dir=checkpoints.CHECKPOINT_ROOT,
         checkpoints=CHECKPOINTS,
+        folder=checkpoints.folder,
     )
     cli.add_rules_argument(parser)
     parser.add_argument("--available-now", action="store_true", help="process what is in the topic now, then stop")

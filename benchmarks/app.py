@@ -49,8 +49,12 @@ def metrics(port: int) -> dict[str, Any]:
     return {}
 
 
-def process_backlog(kafka: Kafka, topic: str, messages: int, master: str) -> tuple[float, float]:
+def process_backlog(
+    kafka: Kafka, topic: str, messages: int, master: str, *flags: str, with_alerts: bool = True
+) -> tuple[float, float]:
     """Run the application; return the seconds until all messages were processed, and until all alerts were written.
+
+    Without alerts it ends once all messages were processed, and the second is 0.
 
     Raises:
         UserError: The application ended, or took too long.
@@ -60,7 +64,7 @@ def process_backlog(kafka: Kafka, topic: str, messages: int, master: str) -> tup
         command = [sys.executable, str(ROOT / "iot_streaming_app.py"), "--topic", topic, "--port", str(port)]
         command += ["--bootstrap-servers", kafka.bootstrap_servers, "--master", master]
         command += ["--checkpoint-dir", folder, "--database-url", f"sqlite:///{folder}/results.db"]
-        command += ["--starting-offsets", "earliest"]
+        command += ["--starting-offsets", "earliest", *flags]
         environment = os.environ | {"IOT_LOG_DIR": f"{folder}/log"}
         process = spawn(command, env=environment, stdout=subprocess.PIPE)
         try:
@@ -68,13 +72,15 @@ def process_backlog(kafka: Kafka, topic: str, messages: int, master: str) -> tup
             for line in process.stdout:
                 if b" reading " in line:
                     break
-            return wait_until_processed(process, port, messages)
+            return wait_until_processed(process, port, messages, with_alerts)
         finally:
             process.terminate()
             process.wait(60)
 
 
-def wait_until_processed(process: subprocess.Popen[bytes], port: int, messages: int) -> tuple[float, float]:
+def wait_until_processed(
+    process: subprocess.Popen[bytes], port: int, messages: int, with_alerts: bool
+) -> tuple[float, float]:
     """Poll the API; the same result and errors as ``process_backlog``."""
     started_s = time.perf_counter()
     processed_s, alerts, alerts_s = 0.0, 0, 0.0
@@ -87,7 +93,10 @@ def wait_until_processed(process: subprocess.Popen[bytes], port: int, messages: 
             alerts, alerts_s = found["total_alerts"], now_s
         if not processed_s and found.get("total_messages", 0) + found.get("rejected_messages", 0) == messages:
             processed_s = now_s
-        if processed_s and now_s - max(alerts_s, processed_s) > QUIET_S:
+        if processed_s and not with_alerts:
+            return processed_s, 0.0
+        # Alerts begin when the backlog has been processed.
+        if processed_s and alerts and now_s - max(alerts_s, processed_s) > QUIET_S:
             return processed_s, alerts_s
         time.sleep(POLL_S)
     raise UserError(f"the application has not processed all messages after {TIMEOUT_S:.0f} s")

@@ -91,7 +91,7 @@ class DatabaseFiller:
             latest=[
                 Latest(
                     now_us, self._batch * SENSORS + number, 0, f"sensor_{number}", names[number % len(names)],
-                    "building_a", 22.5, STANDARD_UNITS[names[number % len(names)]], int(now_s * 1000),
+                    "building_a", 22.5, STANDARD_UNITS[names[number % len(names)]], *[int(now_s * 1000)] * 2,
                 )
                 for number in range(SENSORS)
             ],

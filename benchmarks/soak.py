@@ -1,8 +1,9 @@
 """Run broker, dashboard and producer for a long time, and check that no process and no file grows.
 
 Retention is short, in Kafka and in the results database, so that everything that expires does so many times. At the
-end every reading must be counted. After the warm-up no process and no group of files may grow by 5 % or more.
-The result is written as a page with charts. The exit status is 1 if anything grew or was lost.
+end every reading must be counted, and a webhook must have been told once of the beginning and once of the end of each
+alarm. After the warm-up no process and no group of files may grow by 5 % or more. The result is written as a page with
+charts. The exit status is 1 if anything grew or was lost.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import msgspec
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource
 
-from benchmarks import harness, soak_report
+from benchmarks import harness, soak_alarms, soak_report
 from benchmarks.soak_growth import Sampler, Soak
 from iot import cli
 from iot.broker.broker import Broker, find_free_port
@@ -33,6 +34,8 @@ from iot.kafka.client_config import kafka_python_config
 from iot.kafka.offsets import end_offsets
 from iot.processes import StopSignal, spawn
 from iot.settings import READINGS_TOPIC, UserError
+from tests.support import notified
+from tests.support.http_receiver import http_receiver
 
 ROOT = Path(__file__).parents[1]
 MINUTES = 30.0
@@ -76,7 +79,11 @@ def run(
     with ExitStack() as stack:
         broker = stack.enter_context(make_broker(folder, settings.segment_bytes))
         port = find_free_port()
-        app = stack.enter_context(_process(app_command(folder, broker, port, settings.retention_s), folder, "app"))
+        webhook = stack.enter_context(http_receiver())
+        notify_file = folder / "notify.toml"
+        notify_file.write_text(notified.NOTIFY.format(url=webhook.url()))
+        command = [*app_command(folder, broker, port, settings.retention_s), "--notify", str(notify_file)]
+        app = stack.enter_context(_process(command, folder, "app"))
         api = f"http://127.0.0.1:{port}"
         stack.enter_context(_process(producer_command(broker, FIRST, 1), folder, "first"))
 
@@ -103,6 +110,9 @@ def run(
         soak.sent = sum(end_offsets(broker.kafka, READINGS_TOPIC).values()) - FIRST
         with suppress(UserError):
             _wait_until(lambda: has_counted(soak.sent), CATCH_UP_S, app, folder, stop)
+        if app.poll() is None and not stop.is_set():
+            soak.problems += soak_alarms.mistakes(broker.kafka, lambda path: _get(api + path), webhook.taken)
+        soak.told = len(notified.told(webhook.taken).firing)
     return soak
 
 
@@ -198,7 +208,8 @@ def run_and_report(args: argparse.Namespace, stop: threading.Event) -> int:
         return 1
     print(*soak_report.table(soak), sep="\n")
     faults = soak.faults() + [f"{trend.what} grew" for trends in soak.trends() for trend in trends if trend.grew]
-    print(f"{soak.processed:,} of {soak.sent:,} readings counted; {', '.join(faults) if faults else 'nothing grew'}")
+    print(f"{soak.processed:,} of {soak.sent:,} readings counted, {soak.told:,} alarms notified")
+    print(", ".join(faults) if faults else "nothing grew")
     soak_report.write_page(args.report, soak)
     print(f"report written to {args.report}")
     return 1 if faults else 0

@@ -63,6 +63,8 @@ class Soak(msgspec.Struct):
     rejected: int = 0
     unhealthy: int = 0
     """Number of samples at which /healthz did not answer 200."""
+    told: int = 0
+    """Number of alarms that a webhook was told about."""
     samples: list[Sample] = []
     problems: list[str] = []
 

@@ -5,7 +5,9 @@ Modules in this folder know no other folder, except the command ``rejected``:
     inputs, properties_file: files, pipes and standard input, each read once; Kafka's client properties.
     owner, lease, lock_file, logs: who owns what is written, and log files that no two processes share.
     readings, alerts, rules_file: the schema and its validator, the alert rules, the rules file.
+    durations, toml_file: times such as 5m or 1h30m; TOML files, with the line of each error.
     batches, statistics: what Spark reports about a batch, what the consumer counts.
+    histograms, rejections: durations in Prometheus' manner, and kinds of reasons for which messages are rejected.
     rejected: ``python -m iot.rejected``, the command for rejected messages.
 ``java``: the Java runtime and the jars of Kafka and Spark.
 ``kafka``: clients, topics and offsets of any Kafka.
@@ -20,6 +22,9 @@ Modules in this folder know no other folder, except the command ``rejected``:
 
 import os
 import sys
+
+# The version under development; CHANGELOG.md says what is in it.
+VERSION = "1.0.dev0"
 
 # Each of these has a wheel of every package but PySpark, for Linux and macOS: make wheels
 SUPPORTED = ((3, 11), (3, 12), (3, 13), (3, 14))

@@ -5,6 +5,8 @@ Structs only, without Spark: ``iot.spark`` fills them, ``iot.results`` stores th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from iot.settings import UserError
@@ -66,6 +68,26 @@ class Latest(msgspec.Struct, array_like=True, order=True):
     unit: str
     heard_ms: int
     """Kafka's timestamp of the last message of this sensor and type, whichever reading is the latest."""
+    first_heard_ms: int
+    """Kafka's timestamp of the first message of this sensor and type in the batch."""
+
+
+class Candidate(msgspec.Struct, array_like=True, gc=False):
+    """A reading that may begin, change or end an alarm. Candidates of a batch are ordered by their first three fields.
+
+    Every reading that matters is a candidate; some that do not matter are candidates too.
+    """
+
+    arrived_ms: int
+    """Greatest of Kafka's timestamps in this partition, up to this message."""
+    partition: int
+    offset: int
+    sensor_id: str
+    sensor_type: str
+    location: str
+    unit: str
+    value: float
+    time_us: int
 
 
 class BatchReport(msgspec.Struct):
@@ -78,11 +100,17 @@ class BatchReport(msgspec.Struct):
     """Readings that were too late for one or more of their windows."""
     most_late_s: int = 0
     """How many whole seconds the latest of these was behind the newest reading before it."""
+    rejections: dict[str, int] = {}
+    """Rejected messages by the kind of their reason, see ``iot.rejections``."""
+    first_ms: int | None = None
+    """The smallest of Kafka's timestamps of the first messages of the partitions."""
     next_offsets: Offsets = {}
-    """The offset after the last message, of each partition that had messages."""
+    """The offset up to which everything has been read, at least of each partition that had messages."""
     totals: dict[str, Total] = {}
     """By sensor type."""
     latest: list[Latest] = []
+    candidates: Sequence[Candidate] = []
+    """In order; empty without rules for alarms."""
     sensor_types: list[str] = []
     """All sensor types with rows of their own after this batch, at most ``MAX_TYPES``."""
     locations: list[str] = []
@@ -90,15 +118,16 @@ class BatchReport(msgspec.Struct):
 
 
 def keep_latest(latest: dict[tuple[str, str], Latest], entry: Latest) -> None:
-    """Merge an entry into the latest readings by sensor and type; the newest ``heard_ms`` stays."""
+    """Merge an entry into the latest readings by sensor and type; the newest ``heard_ms`` stays, and the first one."""
     key = (entry.sensor_id, entry.sensor_type)
     known = latest.get(key)
     if known is None:
         latest[key] = entry
         return
     heard_ms = max(known.heard_ms, entry.heard_ms)
+    first_heard_ms = min(known.first_heard_ms, entry.first_heard_ms)
     latest[key] = max(known, entry)
-    latest[key].heard_ms = heard_ms
+    latest[key].heard_ms, latest[key].first_heard_ms = heard_ms, first_heard_ms
 
 
 def forget_oldest(latest: dict[tuple[str, str], Latest], slack: int = 1) -> None:

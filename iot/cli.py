@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from iot import durations
 from iot.addresses import join, parse_addresses
 from iot.inputs import is_same_stream, name_of
 from iot.processes import Stopped
@@ -140,7 +141,12 @@ def add_topic_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_spark_arguments(
-    parser: argparse.ArgumentParser, *, master: str, checkpoint_dir: Path, checkpoints: Sequence[str]
+    parser: argparse.ArgumentParser,
+    *,
+    master: str,
+    checkpoint_dir: Path,
+    checkpoints: Sequence[str],
+    folder: Callable[[str], Any] = Path,
 ) -> None:
     """Add ``--master``, ``--driver-host``, ``--checkpoint-dir`` and ``--starting-offsets``.
 
@@ -148,6 +154,7 @@ def add_spark_arguments(
         master: the default Spark master. The environment variable MASTER overrides it.
         checkpoint_dir: the default folder.
         checkpoints: the names of the script's checkpoints in that folder.
+        folder: the argparse type of a folder, which may be a URI.
     """
     parser.add_argument(
         "--master",
@@ -163,9 +170,10 @@ def add_spark_arguments(
     parser.add_argument(
         "--checkpoint-dir",
         metavar="DIR",
-        type=local_folder,
+        type=folder,
         default=checkpoint_dir,
-        help=f"folder for {' and '.join(checkpoints)}; on a cluster, all machines must share it",
+        help=f"folder for {' and '.join(checkpoints)}; on a cluster of several machines a folder that all of them "
+        "share, or a URI of a file system that Spark reaches, such as hdfs://namenode:8020/iot",
     )
     parser.add_argument(
         "--starting-offsets",
@@ -191,13 +199,6 @@ def _file_or_stream(text: str) -> Path:
     return path.absolute() if path == Path("-") and text != "-" else path
 
 
-def local_folder(text: str) -> Path:
-    """argparse type: a folder of this machine's file systems."""
-    if re.match(r"[A-Za-z][\w.+-]*://", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is a URI, but only a folder is supported, for example /mnt/shared")
-    return Path(text)
-
-
 def positive_int(text: str) -> int:
     """argparse type: a whole number above zero."""
     return int(_number(int, text, 1, math.inf, "a whole number above zero"))
@@ -206,6 +207,17 @@ def positive_int(text: str) -> int:
 def positive_float(text: str) -> float:
     """argparse type: a finite number above zero."""
     return _number(float, text, math.ulp(0), sys.float_info.max, "a finite number above zero")
+
+
+def duration(text: str) -> float:
+    """argparse type: the seconds of a duration above zero, such as 90m or 24h."""
+    try:
+        found_s = durations.seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; for example 90m, 24h or 7d") from None
+    if not found_s:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time at all; for example 90m, 24h or 7d")
+    return found_s
 
 
 def ratio(text: str) -> float:

@@ -91,6 +91,11 @@ class Input:
         assert self._opened
         self._opened.close()
 
+    @property
+    def can_be_opened_again(self) -> bool:
+        """Whether it is a file, which has its whole content again when it is opened again."""
+        return bool(self._size) and _descriptor(self._path) is None
+
     def progress(self) -> str:
         """Return how much was read so far, in words; any thread may call this."""
         if not self._opened or not self._opened.bytes_read:

@@ -6,6 +6,9 @@ of life in the file. A process of another machine takes a lease over once that s
 never compares the clocks of two machines.
 
 An owner that was suspended for longer may find that it was replaced. It asks ``require`` before it writes.
+
+``SignedLease`` is what all file systems share. ``Lease`` is for a path of this machine; ``iot.spark.remote_lease`` has
+the one for Spark's file systems.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from iot import lock_file
-from iot.owner import Held, LeaseUnknown, Owner, Protected
+from iot.owner import Held, InUse, LeaseUnknown, Owner, Protected
 from iot.processes import Stopped
 from iot.settings import UserError, reason
 
@@ -46,14 +50,14 @@ class _Record(msgspec.Struct):
     sign: int = 0
 
 
-class Lease(Held):
-    """A lease on a file.
+class SignedLease(Held):
+    """A lease whose owner renews a sign of life in a file. Subclasses say how the file is read and written.
 
     Args:
-        path: of the file; its folder exists. The file is removed when the lease is released.
+        path: of the file, for messages.
         owner: this process.
         say: prints a line.
-        stop: ends the wait for the end of an owner on another machine.
+        stop: ends the wait for the end of an owner that gives no sign of life.
         clock: in seconds.
 
     Raises:
@@ -65,7 +69,7 @@ class Lease(Held):
 
     def __init__(
         self,
-        path: Path,
+        path: object,
         owner: Owner,
         protected: Protected,
         *,
@@ -74,18 +78,16 @@ class Lease(Held):
         clock: Callable[[], float] = now_s,
     ) -> None:
         super().__init__()
-        self.path = path
+        self._name = str(path)
         self._owner, self._protected, self._clock = owner, protected, clock
         self._stop_waiting = stop or threading.Event()
         self._sign = 0
         self._mutex = threading.Lock()
-        # Whether the file system has locks.
-        self._has_locks = True
-        self._file = self._locked_file()
+        self._open()
         try:
             self._take_over(say)
         except BaseException:
-            os.close(self._file)
+            self._close_file()
             raise
         self._renewed_s = clock()
         self._start_renewing("lease")
@@ -98,14 +100,174 @@ class Lease(Held):
             LeaseUnknown: the file cannot be read now.
         """
         # A process that could renew its sign a moment ago was not suspended.
-        if self._lost is None and self._clock() - self._renewed_s > EXPIRY_S / 2:
+        if self._lost is None and self._clock() - self._renewed_s > self.expiry_s / 2:
             try:
                 self._renew()
             except OSError as error:
-                raise LeaseUnknown(f"cannot read {self.path}: {reason(error)}") from error
+                raise LeaseUnknown(f"cannot read {self._name}: {reason(error)}") from error
         super().require()
 
-    # The file ---------------------------------------------------------------------------------------------------------
+    # What subclasses say ----------------------------------------------------------------------------------------------
+
+    @property
+    def expiry_s(self) -> float:
+        """How long a sign of life may stand still until its owner counts as dead."""
+        return EXPIRY_S
+
+    @property
+    def look_every_s(self) -> float:
+        """How often to look at the sign of life of another process."""
+        return LOOK_EVERY_S
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Open or create the file. Raises ``InUse`` if it is known already that another process owns it."""
+
+    @abstractmethod
+    def _is_free(self, before: Owner | None) -> bool:
+        """Whether nobody can own the file that was opened.
+
+        Args:
+            before: whose record it has; None without a record.
+        """
+
+    @abstractmethod
+    def _is_same(self) -> bool:
+        """Whether the file is still the one that was opened."""
+
+    @abstractmethod
+    def _restored(self) -> bool:
+        """Whether the file could be made again, after somebody removed it."""
+
+    @abstractmethod
+    def _read(self) -> bytes:
+        """The content of the file; empty if there is none."""
+
+    @abstractmethod
+    def _write(self, record: bytes) -> None:
+        """Replace the content of the file."""
+
+    @abstractmethod
+    def _remove(self) -> None:
+        """Remove the file."""
+
+    def _replace(self, first: bytes) -> None:
+        """Take over the file of an owner that counts as dead.
+
+        Args:
+            first: its content.
+
+        Raises:
+            InUse: another process was faster.
+        """
+        self._write_sign()
+
+    def _close_file(self) -> None:
+        """Close the file, if it stays open between two records. It does not raise."""
+
+    # The sign of life -------------------------------------------------------------------------------------------------
+
+    def _take_over(self, say: Callable[[str], None]) -> None:
+        """Write the first sign of life, once the owner before this one, if there is one, counts as dead.
+
+        Raises:
+            InUse: it lives.
+        """
+        first = self._read()
+        before = _decode(first)
+        # Earlier versions wrote the number of the process. Zeros may be left after a power cut.
+        if before is None and first.strip(b"0123456789\0 \n"):
+            raise UserError(f"{self._name} is a file of another program where a lock should be: rename or move it")
+        if self._is_free(before.owner if before else None):
+            self._write_sign()
+            return
+        what, who = self._protected.what, _owner_in(first)
+        say(f"waiting {self.expiry_s:.0f} s, to see whether {who} is still running: it left a lock on {what}")
+        since_s = self._clock()
+        while self._clock() - since_s < self.expiry_s:
+            if self._stop_waiting.wait(self.look_every_s):
+                raise Stopped(f"stopped while waiting for {what}")
+            if (now := self._read()) != first:
+                raise self._in_use_by(now or first)
+        self._replace(first)
+        self._require_no_rival()
+        say(f"{who} gave no sign of life for {self.expiry_s:.0f} s: taking over {what}")
+
+    def _require_no_rival(self) -> None:
+        """Of two processes that take over at the same moment, the first one finds the record of the second."""
+        self._stop_waiting.wait(2 * self.look_every_s)
+        if not self._is_ours():
+            raise self._in_use_by(self._read())
+
+    def _in_use_by(self, content: bytes) -> InUse:
+        return self._protected.in_use_by(_owner_in(content))
+
+    def _try_to_renew(self) -> None:
+        # ``require`` tries again, and reports it.
+        with suppress(OSError):
+            self._renew()
+
+    def _release(self) -> None:
+        with suppress(OSError):
+            # Nobody relies on a file that was removed, see Lease._locked_file.
+            if self._is_ours():
+                self._remove()
+        self._close_file()
+
+    def _renew(self) -> None:
+        """Check that no other process has taken over, and write a sign of life."""
+        if not self._mutex.acquire(timeout=HANGING_S):
+            raise TimeoutError("its folder does not answer")
+        try:
+            if self._lost or self._released.is_set():
+                return
+            if not self._is_ours() and not self._restored():
+                self._lost = self._protected.taken_over_by(_owner_in(self._read()))
+                return
+            self._write_sign()
+            self._renewed_s = self._clock()
+        finally:
+            self._mutex.release()
+
+    def _is_ours(self) -> bool:
+        """Whether the file is still the one that this process opened, and has its token."""
+        if not self._is_same():
+            return False
+        found = _decode(self._read())
+        return found is None or found.owner.token == self._owner.token
+
+    def _write_sign(self) -> None:
+        self._sign += 1
+        self._write(self._record())
+
+    def _record(self) -> bytes:
+        return msgspec.json.encode(_Record(self._owner, self._sign)).ljust(RECORD_BYTES - 1) + b"\n"
+
+
+class Lease(SignedLease):
+    """A lease on a file of this machine's file systems.
+
+    Args:
+        path: of the file; its folder exists. The file is removed when the lease is released.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        owner: Owner,
+        protected: Protected,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        stop: threading.Event | None = None,
+        clock: Callable[[], float] = now_s,
+    ) -> None:
+        self.path = path
+        # Whether the file system has locks.
+        self._has_locks = True
+        super().__init__(path, owner, protected, say=say, stop=stop, clock=clock)
+
+    def _open(self) -> None:
+        self._file = self._locked_file()
 
     def _locked_file(self) -> int:
         """Open and lock the file. Whoever removes the file has locked it, so a removed one is opened again."""
@@ -123,73 +285,14 @@ class Lease(Held):
                 raise
             os.close(file)
 
-    def _take_over(self, say: Callable[[str], None]) -> None:
-        """Write the first sign of life, once the owner on another machine, if there is one, counts as dead.
-
-        Raises:
-            InUse: it lives.
-        """
-        first = lock_file.read(self.path)
-        before = _decode(first)
-        # Earlier versions wrote the number of the process. Zeros may be left after a power cut.
-        if before is None and first.strip(b"0123456789\0 \n"):
-            raise UserError(f"{self.path} is a file of another program where a lock should be: rename or move it")
+    def _is_free(self, before: Owner | None) -> bool:
         # On this machine, a process whose file is not locked has ended.
-        if before is None or (self._has_locks and before.owner.shares_machine_with(self._owner)):
-            self._write_sign()
-            return
-        what = self._protected.what
-        say(f"waiting {EXPIRY_S:.0f} s, to see whether {before.owner} is still running: it left a lock on {what}")
-        since_s = self._clock()
-        while self._clock() - since_s < EXPIRY_S:
-            if self._stop_waiting.wait(LOOK_EVERY_S):
-                raise Stopped(f"stopped while waiting for {what}")
-            if (now := lock_file.read(self.path)) != first:
-                raise self._protected.in_use_by(_owner_in(now or first))
-        self._write_sign()
-        # Of two machines that take over at the same moment, the first one finds the record of the second.
-        self._stop_waiting.wait(2 * LOOK_EVERY_S)
-        if not self._is_ours():
-            raise self._protected.in_use_by(_owner_in(lock_file.read(self.path)))
-        say(f"{before.owner} gave no sign of life for {EXPIRY_S:.0f} s: taking over {what}")
+        return before is None or (self._has_locks and before.shares_machine_with(self._owner))
 
-    def _try_to_renew(self) -> None:
-        # ``require`` tries again, and reports it.
-        with suppress(OSError):
-            self._renew()
-
-    def _release(self) -> None:
-        with suppress(OSError):
-            # Nobody relies on a file that was removed, see _locked_file.
-            if self._is_ours():
-                self.path.unlink()
-        with suppress(OSError):
-            os.close(self._file)
-
-    def _renew(self) -> None:
-        """Check that no other process has taken over, and write a sign of life."""
-        if not self._mutex.acquire(timeout=HANGING_S):
-            raise TimeoutError("its folder does not answer")
-        try:
-            if self._lost or self._released.is_set():
-                return
-            if not self._is_ours() and not self._restored():
-                self._lost = self._protected.taken_over_by(_owner_in(lock_file.read(self.path)))
-                return
-            self._write_sign()
-            self._renewed_s = self._clock()
-        finally:
-            self._mutex.release()
-
-    def _is_ours(self) -> bool:
-        """Whether the file is still the one that this process locked, and has its token."""
-        if not lock_file.is_at(self.path, self._file):
-            return False
-        found = _decode(lock_file.read(self.path))
-        return found is None or found.owner.token == self._owner.token
+    def _is_same(self) -> bool:
+        return lock_file.is_at(self.path, self._file)
 
     def _restored(self) -> bool:
-        """Whether the file could be made again, after somebody removed it."""
         if self.path.exists() and lock_file.is_at(self.path, self._file):
             return False
         new = lock_file.open_file(self.path)
@@ -202,13 +305,21 @@ class Lease(Held):
         self._file = new
         return True
 
-    def _write_sign(self) -> None:
-        self._sign += 1
-        record = msgspec.json.encode(_Record(self._owner, self._sign)).ljust(RECORD_BYTES - 1) + b"\n"
+    def _read(self) -> bytes:
+        return lock_file.read(self.path)
+
+    def _write(self, record: bytes) -> None:
         os.pwrite(self._file, record, 0)
         os.ftruncate(self._file, len(record))
         # A network folder shows it to other machines only then.
         os.fsync(self._file)
+
+    def _remove(self) -> None:
+        self.path.unlink()
+
+    def _close_file(self) -> None:
+        with suppress(OSError):
+            os.close(self._file)
 
 
 def _decode(content: bytes) -> _Record | None:

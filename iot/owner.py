@@ -93,8 +93,13 @@ class Protected(NamedTuple):
 class Held(ABC):
     """Something that this process alone owns; ``with`` or ``close`` releases it. Several threads may use it.
 
-    A thread renews it every ``RENEW_S``.
+    A thread renews it every ``renew_s``.
     """
+
+    @property
+    def renew_s(self) -> float:
+        """How often to renew it."""
+        return RENEW_S
 
     def __init__(self) -> None:
         self._lost: LeaseLost | None = None
@@ -142,7 +147,7 @@ class Held(ABC):
         self._thread.start()
 
     def _keep_renewing(self) -> None:
-        while self._lost is None and not self._released.wait(RENEW_S):
+        while self._lost is None and not self._released.wait(self.renew_s):
             self._try_to_renew()
         self._released.wait()
         self._release()

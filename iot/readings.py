@@ -154,6 +154,14 @@ def parse_timestamp(text: str) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
+def parse_timestamps(texts: Sequence[str]) -> list[int]:
+    """Return what ``parse_timestamp`` returns or raises for each text; texts in the usual format take little time."""
+    return [
+        parse_timestamp(text) if time_us is None else time_us
+        for text, time_us in zip(texts, _times_us(texts), strict=True)
+    ]
+
+
 def format_timestamp(time_us: int) -> str:
     """Return ISO 8601 in UTC with six digits, such as ``2026-11-24T02:15:07.123456+00:00``."""
     return (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="microseconds")

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import math
-import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from iot.alerts import DEFAULT_RULES, Rule, Rules
+from iot import durations
+from iot.alerts import DEFAULT_RULES, SEVERITIES, Rule, Rules
 from iot.inputs import name_of, read_text
 from iot.readings import CONVERSIONS, MAX_STRING
-from iot.settings import UserError, reason
+from iot.settings import UserError
+from iot.toml_file import Places, parse, shown
+
+NUMBERS = ("min", "max", "clear_min", "clear_max")
+DURATIONS = ("for", "keep_firing_for", "max_silence")
+ORDER = (
+    ("min", "max"),
+    ("min", "clear_min"),
+    ("min", "clear_max"),
+    ("clear_min", "max"),
+    ("clear_max", "max"),
+    ("clear_min", "clear_max"),
+)
+KEYS = ("sensor_type", "unit", "min", "max", "severity", "for", "clear_min", "clear_max", *DURATIONS[1:])
 
 
 def load_rules(path: Path | None) -> Rules:
-    """Read a TOML file of ``[[rule]]`` tables: ``sensor_type``, ``unit``, and ``min``, ``max`` or both.
+    """Read a TOML file of ``[[rule]]`` tables; docs/how-it-works.md describes their keys.
 
     None gives the built-in rules.
 
@@ -25,111 +37,130 @@ def load_rules(path: Path | None) -> Rules:
     if path is None:
         return DEFAULT_RULES
     text = read_text(path, f"the rules file {name_of(path)}")
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(_syntax_error(path, text, error)) from error
-    places = _Places(path, text)
+    document = parse(path, text)
+    places = Places(path, text, "rule")
     for key in document:
         if key != "rule":
             raise UserError(f"{places.top_level(key)}: unknown key {key!r}; expected only [[rule]] tables")
     tables = document.get("rule")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise UserError(f"{places.top_level('rule')}: expected one or more [[rule]] tables")
-    rules: dict[tuple[str, str], Rule] = {}
+    rules: dict[tuple[str, str, str], Rule] = {}
     for number, table in enumerate(tables):
-        rule = _rule(table, number, places)
-        if (rule.sensor_type, rule.unit) in rules:
+        rule = _Table(table, number, places).rule()
+        same = rule.sensor_type, rule.unit, rule.severity
+        if same in rules:
             raise UserError(
-                f"{places.rule(number, 'sensor_type')}: a second rule for {rule.sensor_type!r} in {rule.unit!r}; "
-                "expected one for each sensor_type and unit"
+                f"{places.table(number, 'sensor_type')}: a second rule for {rule.sensor_type!r} in {rule.unit!r} with "
+                f"severity {rule.severity!r}; expected one for each sensor_type, unit and severity"
             )
-        rules[rule.sensor_type, rule.unit] = rule
-    return rules
+        rules[same] = rule
+    return Rules(tuple(rules.values()))
 
 
-def _rule(table: dict[str, Any], number: int, places: _Places) -> Rule:
-    """Check one ``[[rule]]`` table, and return its rule.
+class _Table:
+    """One ``[[rule]]`` table, the ``number``-th of the file, counted from 0."""
 
-    Args:
-        number: the position of the table in the file, from 0.
-    """
-    for key in table:
-        if key not in ("sensor_type", "unit", "min", "max"):
-            raise UserError(f"{places.rule(number, key)}: unknown key {key!r}; expected sensor_type, unit, min or max")
-    for key in ("sensor_type", "unit"):
-        if key not in table:
-            raise UserError(f"{places.rule(number)}: {key} is missing; expected a string")
-        value = table[key]
-        if not isinstance(value, str) or not 1 <= len(value) <= MAX_STRING:
-            expected = f"expected a string of 1 to {MAX_STRING} characters"
-            raise UserError(f"{places.rule(number, key)}: {key} is {_shown(value)}; {expected}")
-    standard, *_ = CONVERSIONS.get((table["sensor_type"], table["unit"]), (table["unit"],))
-    if standard != table["unit"]:
-        raise UserError(
-            f"{places.rule(number, 'unit')}: unit is {_shown(table['unit'])}, but readings are converted to "
-            f"{standard!r}; expected unit {standard!r} and bounds in it"
+    def __init__(self, table: dict[str, Any], number: int, places: Places) -> None:
+        self._table = table
+        self._number = number
+        self._places = places
+
+    def rule(self) -> Rule:
+        """Check the table, and return its rule.
+
+        Raises:
+            UserError: something in it is wrong.
+        """
+        for key in self._table:
+            if key not in KEYS:
+                raise self._error(key, f"unknown key {key!r}; expected {', '.join(KEYS[:-1])} or {KEYS[-1]}")
+        sensor_type, unit = self._string("sensor_type"), self._string("unit")
+        standard, *_ = CONVERSIONS.get((sensor_type, unit), (unit,))
+        if standard != unit:
+            raise self._error(
+                "unit",
+                f"unit is {shown(unit)}, but readings are converted to {standard!r}; "
+                f"expected unit {standard!r} and bounds in it",
+            )
+        low, high, clear_min, clear_max = (self._finite_number(key) for key in NUMBERS)
+        for_s, keep_firing_for_s, max_silence_s = (self._duration(key) for key in DURATIONS)
+        if low is None and high is None and max_silence_s is None:
+            raise self._error(None, "neither min nor max nor max_silence; expected at least one of them")
+        self._check_order(dict(zip(NUMBERS, (low, high, clear_min, clear_max), strict=True)))
+        if max_silence_s == 0:
+            raise self._error("max_silence", f"max_silence is {self._shown('max_silence')}; expected more than 0")
+        severity = self._table.get("severity", "warning")
+        if severity not in SEVERITIES:
+            raise self._error("severity", f"severity is {shown(severity)}; expected 'info', 'warning' or 'critical'")
+        return Rule(
+            sensor_type,
+            unit,
+            low,
+            high,
+            severity,
+            for_s or 0.0,
+            clear_min,
+            clear_max,
+            keep_firing_for_s or 0.0,
+            max_silence_s,
         )
-    bounds = {key: _bound(table[key], key, number, places) for key in ("min", "max") if key in table}
-    if not bounds:
-        raise UserError(f"{places.rule(number)}: neither min nor max; expected at least one of them")
-    rule = Rule(table["sensor_type"], table["unit"], **bounds)
-    if rule.min is not None and rule.max is not None and rule.min > rule.max:
-        raise UserError(f"{places.rule(number, 'min')}: min {rule.min} is above max {rule.max}; expected min <= max")
-    return rule
+
+    def _string(self, key: str) -> str:
+        if key not in self._table:
+            raise self._error(None, f"{key} is missing; expected a string")
+        value = self._table[key]
+        if not isinstance(value, str) or not 1 <= len(value) <= MAX_STRING:
+            raise self._error(key, f"{key} is {shown(value)}; expected a string of 1 to {MAX_STRING} characters")
+        return value
+
+    def _finite_number(self, key: str) -> float | None:
+        if key not in self._table:
+            return None
+        number = _number(self._table[key])
+        if number is None or not math.isfinite(number):
+            raise self._error(key, f"{key} is {self._shown(key)}; expected a finite number")
+        return number
+
+    def _duration(self, key: str) -> float | None:
+        """Return seconds: of a number as it is, of a text such as 1h30m."""
+        if key not in self._table:
+            return None
+        value = self._table[key]
+        found = _number(value)
+        if isinstance(value, str):
+            try:
+                found = durations.seconds(value)
+            except ValueError:
+                found = None
+        if found is None or not 0 <= found <= durations.MAX_S:
+            expected = f"expected a duration such as {durations.EXAMPLES}, or seconds, of at most 36500d"
+            raise self._error(key, f"{key} is {self._shown(key)}; {expected}")
+        return found
+
+    def _check_order(self, numbers: dict[str, float | None]) -> None:
+        for key, bound in (("clear_min", "min"), ("clear_max", "max")):
+            if numbers[key] is not None and numbers[bound] is None:
+                raise self._error(key, f"{key} without {bound}; expected both")
+        for lower, higher in ORDER:
+            low, high = numbers[lower], numbers[higher]
+            if low is not None and high is not None and low > high:
+                key = higher if higher.startswith("clear") else lower
+                raise self._error(key, f"{lower} {low} is above {higher} {high}; expected {lower} <= {higher}")
+
+    def _shown(self, key: str) -> str:
+        return shown(self._table[key])
+
+    def _error(self, key: str | None, text: str) -> UserError:
+        return UserError(f"{self._places.table(self._number, key)}: {text}")
 
 
-def _bound(value: Any, key: str, number: int, places: _Places) -> float:
+def _number(value: Any) -> float | None:
+    """Return a number as a float, infinite if it is too large for one; None for anything else."""
     # In Python, a boolean is an int.
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        try:
-            bound = float(value)
-        except OverflowError:
-            bound = math.inf
-        if math.isfinite(bound):
-            return bound
-    raise UserError(f"{places.rule(number, key)}: {key} is {_shown(value)}; expected a finite number")
-
-
-def _shown(value: Any) -> str:
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
-
-
-def _syntax_error(path: Path, text: str, error: Exception) -> str:
-    found = re.search(r"^(.*?) \(at (?:line (\d+), column \d+|end of document)\)$", str(error), re.DOTALL)
-    if not found:
-        return f"{path}: not TOML: {reason(error)}"
-    line_number = found[2] or text.rstrip("\n").count("\n") + 1
-    return f"{path}, line {line_number}: not TOML: {' '.join(found[1].split())}"
-
-
-class _Places:
-    """Find the line of a rule or key for error messages, because tomllib keeps no positions."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self._path = path
-        # Not splitlines(), which also splits at characters that do not end a line in TOML.
-        self._lines = text.split("\n")
-        self._headers = [
-            number for number, line in enumerate(self._lines) if re.match(r"\s*\[\[\s*[\"']?rule[\"']?\s*\]\]", line)
-        ]
-
-    def top_level(self, key: str) -> str:
-        return self._find(key, 0, len(self._lines), 0)
-
-    def rule(self, number: int, key: str | None = None) -> str:
-        """Return file and line of a rule, counted from 0, or of a key in it."""
-        if number >= len(self._headers):  # written as rule = [{…}]
-            return f"{self._path}, rule {number + 1}"
-        first = self._headers[number]
-        following = self._headers[number + 1] if number + 1 < len(self._headers) else len(self._lines)
-        return self._find(key, first, following, first)
-
-    def _find(self, key: str | None, first: int, following: int, otherwise: int) -> str:
-        found = otherwise
-        if key is not None:
-            pattern = re.compile(rf"[\s\[]*(?:rule\.)?[\"']?{re.escape(key)}[\"']?\s*[.=\]]")
-            matches = (number for number in range(first, following) if pattern.match(self._lines[number]))
-            found = next(matches, otherwise)
-        return f"{self._path}, line {found + 1}"
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf

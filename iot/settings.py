@@ -15,6 +15,7 @@ import platformdirs
 BOOTSTRAP_SERVERS = "localhost:9092"
 READINGS_TOPIC = "iot-sensors"
 ALERTS_TOPIC = "iot-alerts"
+ALARMS_TOPIC = "iot-alarms"
 REJECTED_TOPIC = "iot-sensors-rejected"
 # The number of partitions of each topic that the scripts create.
 PARTITIONS = 3

@@ -87,3 +87,13 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+class StartLog:
+    """Prints lines, each with the time since the start."""
+
+    def __init__(self) -> None:
+        self._begun_s = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        print(f"{time.monotonic() - self._begun_s:6.1f} s  {text}", flush=True)

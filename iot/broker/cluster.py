@@ -30,6 +30,13 @@ CLEANER_BUFFER = str(16 * 1024 * 1024)
 PORTS_TRIED = 200
 # How long nodes may take to stop when no majority of controllers is left: Kafka would wait for one.
 NO_MAJORITY_STOP_S = 5.0
+# How soon the other controllers elect a new one: half of Kafka's defaults. Until then no partition of a node that died
+# with the controller gets a new leader.
+ELECTION = {
+    "controller.quorum.fetch.timeout.ms": "1000",
+    "controller.quorum.election.timeout.ms": "500",
+    "controller.quorum.election.backoff.max.ms": "500",
+}
 
 
 def data_dir_of(nodes: int) -> Path:
@@ -137,6 +144,7 @@ class Cluster(Embedded):
         cluster = {
             "controller.quorum.voters": ",".join(voters),
             "log.cleaner.dedupe.buffer.size": CLEANER_BUFFER,
+            **ELECTION,
             **replication(len(self.nodes)),
         } | self.properties
 

@@ -27,6 +27,9 @@ LET_GO_S = 3.0
 WRITTEN = ("kafka", "server.properties", "log4j2.properties", "broker.log", "cluster.properties", "node-1")
 
 # Kafka logs to its standard output, which is the log file, so that the last words of a dying JVM are there too.
+# How Java begins the lines that name an exception; the one that caused the others comes last.
+EXCEPTION = ("Exception in thread ", "Caused by: ")
+
 LOG4J = """
 status = error
 appender.out.type = Console
@@ -173,12 +176,16 @@ class DataFolder:
         (self.path / "server.properties").write_text("".join(lines))
 
     def last_error(self) -> str:
-        """Return the last error in the log on one line, without its stack trace; the last line if it has no error."""
+        """Return the last error in the log on one line, without its stack trace; the last line if it has no error.
+
+        A program of Kafka that logs nothing ends with an exception: then it is what caused it.
+        """
         try:
             lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         except OSError as error:
             return reason(error)
         errors = [number for number, line in enumerate(lines) if " ERROR " in line or " FATAL " in line]
+        errors = errors or [number for number, line in enumerate(lines) if line.startswith(EXCEPTION)]
         at = errors[-1] if errors else len(lines) - 1
         # The exception is on the next line.
         found = lines[at : at + 1] + [line for line in lines[at + 1 : at + 2] if not line.startswith("[")]

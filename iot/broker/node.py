@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import random
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -26,14 +27,22 @@ from iot.settings import UserError, reason
 COPIES = 3
 
 
+# Below the ports of outgoing connections, which may take any of theirs at any time.
+PORTS = range(20_000, 30_000)
+_given: set[int] = set()
+
+
 def find_free_port() -> int:
-    """Return a TCP port on loopback that was free a moment ago."""
+    """Return a TCP port on loopback that was free a moment ago, and another one at each call."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            if not _why_taken("::1", port):
-                return port
+        # Not the seeded generator: programs with the same seed would all try the same ports.
+        port = random.SystemRandom().choice(PORTS)
+        if port not in _given and is_free(port):
+            # Those that were given long ago are free again.
+            if len(_given) > len(PORTS) // 2:
+                _given.clear()
+            _given.add(port)
+            return port
 
 
 def is_free(port: int) -> bool:

@@ -59,7 +59,8 @@ class PostgresServer:
     @property
     def url(self) -> str:
         """For ``--database-url``."""
-        return f"postgresql://{USER}@/postgres?host={self._socket}"
+        port = f"&port={self._options['port']}" if "port" in self._options else ""
+        return f"postgresql://{USER}@/postgres?host={self._socket}{port}"
 
     @property
     def log(self) -> Path:
@@ -137,7 +138,7 @@ class PostgresServer:
     def _launch(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            prefix = _as_other_user(self.folder, self._socket) if os.geteuid() == 0 else []
+            prefix = as_other_user(self.folder, self._socket) if os.geteuid() == 0 else []
             data = self.folder / "data"
             if not (data / "PG_VERSION").exists():
                 self._make_data(prefix, data)
@@ -160,7 +161,7 @@ class PostgresServer:
         deadline_s = time.monotonic() + START_S
         while True:
             with suppress(psycopg.OperationalError):
-                psycopg.connect(host=str(self._socket), user=USER, dbname="postgres").close()
+                psycopg.connect(self.url).close()
                 return True
             self.require_alive()
             if time.monotonic() > deadline_s:
@@ -169,7 +170,7 @@ class PostgresServer:
                 return False
 
 
-def _as_other_user(*folders: Path) -> list[str]:
+def as_other_user(*folders: Path) -> list[str]:
     """PostgreSQL refuses to run as root: the beginning of a command that runs as another user, who owns the folders."""
     names = {user.pw_name: user for user in pwd.getpwall()}
     user = names.get("postgres") or names["nobody"]

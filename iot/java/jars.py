@@ -84,14 +84,18 @@ def jars(set_name: str) -> list[Path]:
     Raises:
         UserError: a jar cannot be fetched, or its checksum is not the one in the lock.
     """
-    wanted = read_lock()[set_name]
+    return fetched(set_name, read_lock()[set_name], SETS[set_name])
+
+
+def fetched(set_name: str, wanted: list[Jar], title: str) -> list[Path]:
+    """Return the jars ``wanted`` as ``jars`` does; ``title`` names them while they are fetched."""
     folder = CACHE_DIR / "jars" / f"{set_name}-{digest(repr(wanted))}"
     if _missing(wanted, folder):
         make_folder(folder)
-        with _only_one_fetches(folder, set_name):
+        with _only_one_fetches(folder, title):
             # Another process may have fetched them while this one waited.
             if missing := _missing(wanted, folder):
-                _fetch(missing, folder, SETS[set_name])
+                _fetch(missing, folder, title)
     folder = plain(folder)
     return [folder / jar.file_name for jar in wanted]
 
@@ -120,10 +124,10 @@ def _missing(wanted: list[Jar], folder: Path) -> list[Jar]:
 
 
 @contextmanager
-def _only_one_fetches(folder: Path, set_name: str) -> Iterator[None]:
+def _only_one_fetches(folder: Path, title: str) -> Iterator[None]:
     with open(folder / ".lock", "w") as lock:
         if not _is_locked(lock):
-            print(f"Waiting for another process that fetches {SETS[set_name]}", file=sys.stderr)
+            print(f"Waiting for another process that fetches {title}", file=sys.stderr)
             # A lock that is waited for in the kernel would keep a stop waiting, too.
             while not _is_locked(lock):
                 require_not_stopped(NOT_FETCHED)
@@ -160,10 +164,10 @@ def _fetch(missing: list[Jar], folder: Path, title: str) -> None:
         status.print(f"Fetching {title}, once, into {folder}")
         # Leaving the pool does not wait for its threads: an error or Ctrl-C ends this at once.
         with ThreadPool(CONNECTIONS) as pool:
-            fetched = pool.imap(fetch, missing)
+            fetching = pool.imap(fetch, missing)
             for number, jar in enumerate(missing, start=1):
                 try:
-                    _wait_for(fetched)
+                    _wait_for(fetching)
                 except (OSError, http.client.HTTPException, ValueError) as error:
                     absent = len(_missing(missing, folder))
                     raise UserError(

@@ -9,6 +9,7 @@
 - ``offsets``: where a topic begins and ends.
 - ``sender``: both clients behind one interface that counts every acknowledgement.
 - ``alert_feed``: follows the alerts topic.
+- ``alarm_publisher``: sends changes of alarms to their topic.
 - ``consumer_group``, ``lag``: one member of a consumer group, and how far it is behind.
 - ``rejected_topic``: reads rejected messages.
 """

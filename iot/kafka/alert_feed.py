@@ -1,10 +1,11 @@
-"""Follow the alerts topic in a thread, through outages of the broker."""
+"""Follow a topic in a thread, through outages of the broker: ``Feed`` any topic, ``AlertFeed`` that of alerts."""
 
 from __future__ import annotations
 
 import re
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from kafka import TopicPartition
@@ -16,45 +17,51 @@ from iot.kafka import advertised
 from iot.kafka.offsets import make_reader, partitions_of
 from iot.settings import ALERTS_TOPIC, Kafka, reason
 
-# How long one poll waits for alerts.
+# How long one poll waits for records.
 POLL_WAIT_MS = 500
 # How long to wait before the next attempt after an error.
 RETRY_S = 1.0
-# Maximum number of alerts in one poll.
+# Maximum number of records in one poll.
 MAX_POLL = 10_000
-# A poll with this many alerts is followed by the next one at once.
+# A poll with this many records is followed by the next one at once.
 BUSY = 1_000
+
+T = TypeVar("T")
 
 OnAlerts = Callable[[list[Delivered], Offsets], None]
 
 _decode = msgspec.json.Decoder(Alert).decode
 
 
-class AlertFeed:
-    """A thread that reads the alerts about one source topic.
+class Feed(Generic[T]):
+    """A thread that reads a topic.
 
     ``outage`` says why nothing can be read now; None while the feed is connected. ``failure`` is the error that ended
     the thread.
     """
 
     def __init__(
-        self, kafka: Kafka, source_topic: str, on_alerts: OnAlerts, topic: str = ALERTS_TOPIC, gather_s: float = 0.0
+        self,
+        kafka: Kafka,
+        topic: str,
+        decode: Callable[[Any], T | None],
+        on_items: Callable[[list[T], Offsets], None],
+        gather_s: float = 0.0,
     ) -> None:
         """
         Args:
-            source_topic: alerts about readings of other topics are skipped.
-            on_alerts: called in the feed's thread, with alerts in the order of each partition, and the offsets at
-                which to continue once these alerts are kept. An error that it raises ends the feed.
-            gather_s: how long to collect alerts between two calls, for an ``on_alerts`` that is expensive to call.
+            decode: makes an item of a record of kafka-python; None for a record to skip.
+            on_items: called in the feed's thread, with items in the order of each partition, and the offsets at which
+                to continue once these items are kept. An error that it raises ends the feed.
+            gather_s: how long to collect items between two calls, for an ``on_items`` that is expensive to call.
         """
         self._kafka = kafka
-        # The form that ``iot.alerts.alert_id`` writes. Anything else in the topic is not ours.
-        self._is_about_source = re.compile(rf"{re.escape(source_topic)}-[0-9]+-[0-9]+", re.ASCII).fullmatch
-        self._on_alerts = on_alerts
         self._topic = topic
+        self._decode = decode
+        self._on_items = on_items
         self._gather_s = gather_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="alert-feed", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"feed of {topic}", daemon=True)
         self._offsets: Offsets | None = None
         self.outage: str | None = None
         self.failure: BaseException | None = None
@@ -105,15 +112,32 @@ class AlertFeed:
         finally:
             consumer.close(autocommit=False, timeout_ms=2_000)
 
-    def _deliver(self, batches: Mapping[TopicPartition, list], offsets: Offsets) -> None:  # type: ignore[type-arg]
-        delivered = []
+    def _deliver(self, batches: Mapping[TopicPartition, list[Any]], offsets: Offsets) -> None:
+        items = []
         for partition, records in batches.items():
             offsets[partition.partition] = records[-1].offset + 1
-            for record in records:
-                try:
-                    alert = _decode(record.value or b"")
-                except (msgspec.DecodeError, RecursionError):
-                    continue
-                if self._is_about_source(alert.alert_id):
-                    delivered.append(Delivered(alert, record.timestamp))
-        self._on_alerts(delivered, dict(offsets))
+            items += [item for item in map(self._decode, records) if item is not None]
+        self._on_items(items, dict(offsets))
+
+
+class AlertFeed(Feed[Delivered]):
+    """A thread that reads the alerts about one source topic."""
+
+    def __init__(
+        self, kafka: Kafka, source_topic: str, on_alerts: OnAlerts, topic: str = ALERTS_TOPIC, gather_s: float = 0.0
+    ) -> None:
+        """
+        Args:
+            source_topic: alerts about readings of other topics are skipped.
+        """
+        # The form that ``iot.alerts.alert_id`` writes. Anything else in the topic is not ours.
+        is_about_source = re.compile(rf"{re.escape(source_topic)}-[0-9]+-[0-9]+", re.ASCII).fullmatch
+
+        def decode(record: Any) -> Delivered | None:
+            try:
+                alert = _decode(record.value or b"")
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return None
+            return Delivered(alert, record.timestamp) if is_about_source(alert.alert_id) else None
+
+        super().__init__(kafka, topic, decode, on_alerts, gather_s)

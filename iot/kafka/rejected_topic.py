@@ -1,6 +1,7 @@
 """Read the dead-letter topic: the messages that were rejected, as they came, with the reason and their origin.
 
-The Spark jobs write it, at least once; a repeat is recognised by its headers and left out.
+The Spark jobs write it, at least once; a repeat is recognised by its headers and left out. The gateway writes what it
+refuses, which was never in the source topic.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ MAX_EMPTY_POLLS = 10
 
 
 class RejectedMessage(NamedTuple):
-    """A rejected message: its bytes, the reason, its place in the source topic, and Kafka's timestamp in ms."""
+    """A rejected message: its bytes, the reason, its place in the source topic, and Kafka's timestamp in ms.
+
+    What the gateway refused has partition and offset -1.
+    """
 
     value: bytes | None
     reason: str
@@ -78,7 +82,9 @@ def _distinct(records: Iterable[Any], source_topic: str) -> Iterator[RejectedMes
         partition, offset = headers.get("source.partition", b"-1"), headers.get("source.offset", b"-1")
         # The value belongs to the identity, because a topic that was deleted and created again reuses its offsets.
         identity = (partition, offset, hash(record.value))
-        if identity not in seen:
-            seen.add(identity)
+        is_from_gateway = "source.device" in headers
+        if is_from_gateway or identity not in seen:
+            if not is_from_gateway:
+                seen.add(identity)
             why = headers.get("reason", b"").decode(errors="replace")
             yield RejectedMessage(record.value, why, source_topic, int(partition), int(offset), record.timestamp)

@@ -12,18 +12,36 @@ from typing import Any, TypeVar
 from iot.kafka import advertised
 from iot.kafka.client_config import START_S, kafka_python_config, quiet_kafka_python
 from iot.kafka.dial import live_servers
-from iot.settings import ALERTS_TOPIC, PARTITIONS, READINGS_TOPIC, REJECTED_TOPIC, Kafka, UserError, reason
+from iot.settings import (
+    ALARMS_TOPIC,
+    ALERTS_TOPIC,
+    PARTITIONS,
+    READINGS_TOPIC,
+    REJECTED_TOPIC,
+    Kafka,
+    UserError,
+    reason,
+)
 
-TOPICS = (READINGS_TOPIC, ALERTS_TOPIC, REJECTED_TOPIC)
+TOPICS = (READINGS_TOPIC, ALERTS_TOPIC, ALARMS_TOPIC, REJECTED_TOPIC)
 # With this replication factor Kafka uses its own setting, default.replication.factor.
 BROKER_DEFAULT = -1
 # How long to wait before Kafka is asked again.
 RETRY_S = 0.2
+# How long a topic may need until all servers know it.
+SPREAD_S = 5.0
 
 # The timestamp of a record is the broker's clock, never a producer's.
 TOPIC_SETTINGS = {"message.timestamp.type": "LogAppendTime"}
 # Maximum size of a rejected message: the largest that the readings topic accepts, and the headers.
 REJECTED_SETTINGS = {"max.message.bytes": str(2 * 1024 * 1024)}
+# Kafka keeps at least the newest state of each alarm.
+ALARMS_SETTINGS = {"cleanup.policy": "compact"}
+# What the gateway keeps for itself about a readings topic is in a topic of that name with this ending. Kafka keeps at
+# least the newest record of each key; small segments let it delete older ones soon.
+GATEWAY_SUFFIX = "-gateway-sequences"
+GATEWAY_SETTINGS = {"cleanup.policy": "compact", "segment.bytes": str(4 << 20), "min.cleanable.dirty.ratio": "0.2"}
+SETTINGS_OF = {REJECTED_TOPIC: REJECTED_SETTINGS, ALARMS_TOPIC: ALARMS_SETTINGS}
 
 T = TypeVar("T")
 
@@ -138,10 +156,15 @@ def topic_id(kafka: Kafka, topic: str) -> str:
     Raises:
         UserError: Kafka does not answer, or the topic does not exist.
     """
-    from kafka.errors import KafkaError
+    from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 
+    deadline_s = time.monotonic() + SPREAD_S
     try:
-        described = _ask(kafka, lambda admin: admin.describe_topics([topic])[0])
+        while (described := _ask(kafka, lambda admin: admin.describe_topics([topic])[0]))["error_code"]:
+            # Another server than the one that has just created the topic may not know it yet.
+            if described["error_code"] != UnknownTopicOrPartitionError.errno or time.monotonic() > deadline_s:
+                break
+            time.sleep(RETRY_S)
     except KafkaError as error:
         raise UserError(
             f"cannot describe the topic {topic} at {kafka.bootstrap_servers}: {why(kafka, error)}"
@@ -171,7 +194,8 @@ def shortage(kafka: Kafka, topic: str) -> str:
 
 def topic_settings(name: str) -> dict[str, str]:
     """Return the settings that a topic of this name should have."""
-    return TOPIC_SETTINGS | (REJECTED_SETTINGS if name == REJECTED_TOPIC else {})
+    of_name = GATEWAY_SETTINGS if name.endswith(GATEWAY_SUFFIX) else SETTINGS_OF.get(name, {})
+    return TOPIC_SETTINGS | of_name
 
 
 def _out_of_reach(kafka: Kafka, admin: Any) -> list[str]:

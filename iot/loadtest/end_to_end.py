@@ -2,7 +2,8 @@
 
 The readings have a location of their own. Each is followed to Kafka's acknowledgement, to its place in the topic and
 to the three windows that count it. Readings that break a rule are followed to their alert in its topic and on the event
-stream. Each stage has the latency since a reading was due, and the number of lost and doubled readings.
+stream, and to the alarm that they fire there. Each stage has the latency since a reading was due, and the number of
+lost and doubled readings.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ from iot.kafka import advertised
 from iot.kafka.alert_feed import AlertFeed
 from iot.kafka.offsets import end_offsets
 from iot.kafka.sender import Sender, make_sender
+from iot.loadtest.dashboard_client import DashboardClient
 from iot.loadtest.follow import (
     AlertNotes,
     Arrivals,
-    DashboardClient,
     StreamFollower,
     TopicFollower,
     WindowsFollower,
 )
+from iot.loadtest.latency import in_ms
 from iot.loadtest.load import Load
 from iot.loadtest.plan import DELIVERY_TIMEOUT_S, Plan, messages_in
-from iot.loadtest.results import STOPPED, Result, Stage, client_version, in_ms
+from iot.loadtest.process_cpu import ProcessCpu
+from iot.loadtest.results import STOPPED, Result, Stage, client_version
 from iot.loadtest.trial import batching, grown_by
 from iot.loadtest.usage import Usage
 from iot.processes import until_stopped
@@ -87,7 +90,9 @@ class Followed:
             each.count
             for each in (
                 self.acknowledgements,
-                *(one.arrivals for one in (self.topic, self.alerts, self.stream, self.windows)),
+                *(one.arrivals for one in (self.topic, self.alerts, self.stream)),
+                self.stream.alarms,
+                self.windows.arrivals,
             )
         ]
 
@@ -98,6 +103,7 @@ class Followed:
             self.topic.arrivals.compare("read back from the topic", of_readings),
             self.alerts.arrivals.compare(f"alert in {ALERTS_TOPIC}", of_alerts),
             self.stream.arrivals.compare("alert on the event stream", of_alerts),
+            self.stream.alarms.compare("alarm on the event stream", of_alerts),
             self.windows.arrivals.compare("counted in three windows", load.expected_windows()),
         ]
 
@@ -141,6 +147,7 @@ def run(wanted: EndToEndPlan, kafka: Kafka, status: StatusLine, stop: threading.
         stack.callback(windows.close)
         followed = Followed(Arrivals(), topic, alerts, stream, windows)
         usage = Usage([os.getpid()], load.due_s[0])
+        processes = ProcessCpu(kafka.bootstrap_servers, dashboard.url, [os.getpid()], load.due_s[0])
         status.print(
             f"end-to-end: {plan.messages:,} readings at {plan.rate_per_s:,.10g} a second with {plan.client} to "
             f"{wanted.topic}, location {location}, followed through {dashboard.url}"
@@ -152,14 +159,16 @@ def run(wanted: EndToEndPlan, kafka: Kafka, status: StatusLine, stop: threading.
         polling = threading.Thread(target=poll, args=(sender, done), daemon=True)
         sending.start()
         polling.start()
-        watch(load, followed, usage, sending=sending, status=status, stop=stop)
+        watch(load, followed, usage, processes, sending=sending, status=status, stop=stop)
         sending.join()
         stages = followed.stages(load)
         problem = STOPPED if stop.is_set() else ""
         if any(stage.lost for stage in stages):
             problem = problem or "; ".join(each.away for each in (topic, stream, windows) if each.away)
     grew_by = grown_by(kafka, wanted.topic, before)
-    return make_result(plan, sender, usage, stages=stages, topic=wanted.topic, grew_by=grew_by, error=problem)
+    result = make_result(plan, sender, usage, stages=stages, topic=wanted.topic, grew_by=grew_by, error=problem)
+    result.process_cpu = processes.usages()
+    return result
 
 
 @dataclass(frozen=True)
@@ -203,6 +212,7 @@ def watch(
     load: Load,
     followed: Followed,
     usage: Usage,
+    processes: ProcessCpu,
     *,
     sending: threading.Thread,
     status: StatusLine,
@@ -211,11 +221,11 @@ def watch(
     """Show what has arrived, until everything has or nothing more does."""
     messages = len(load.due_s)
     alerts = sum(map(load.breaks_rule, range(messages)))
-    expected = [messages, messages, alerts, alerts, 3 * messages]
+    expected = [messages, messages, alerts, alerts, alerts, 3 * messages]
     arrived, moved_s, looked_s = followed.arrived(), time.monotonic(), load.due_s[0]
 
     def line() -> str:
-        names = ("acknowledged", "in the topic", "alerts", "events", "in windows")
+        names = ("acknowledged", "in the topic", "alerts", "alert events", "alarm events", "in windows")
         return ", ".join(f"{name} {n:,}/{of:,}" for name, n, of in zip(names, arrived, expected, strict=True))
 
     while not stop.wait(LOOK_S):
@@ -229,6 +239,7 @@ def watch(
         if now_s - looked_s > SAMPLE_S:
             looked_s = now_s
             usage.look(arrived[0], now_s)
+            processes.look_if_due(now_s)
         status.update(line)
     usage.look(arrived[0], time.monotonic())
 
@@ -258,13 +269,14 @@ def make_result(
         duration_s=duration_s,
         throughput_per_s=round(acknowledged / duration_s, 3),
         latency_ms=stages[0].latency_ms,
+        latency_curve=stages[0].latency_curve,
         latency_from="the moment it was due",
         latency_of_one_in=1,
         warm_up_pct=0,
         rate_per_s=plan.rate_per_s,
-        cpu_pct=round(100 * usage.cpu_s / duration_s, 1),
+        cpu_pct=usage.cpu_pct(duration_s),
         machine_cpu_pct=usage.machine_cpu_pct,
-        throughput_per_cpu_pct=round(acknowledged / 100 / max(usage.cpu_s, 0.01), 1),
+        throughput_per_cpu_pct=usage.per_cpu_pct(acknowledged),
         memory_peak_mb=round(usage.memory_peak_mb, 1),
         batching=batching(plan),
         in_flight="at most 100,000 in flight",

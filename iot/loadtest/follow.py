@@ -5,17 +5,14 @@ Arrivals are noted by key. Comparing them with the expected keys shows which wer
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -25,13 +22,12 @@ from iot import alerts
 from iot.alerts import Delivered
 from iot.batches import Offsets
 from iot.kafka.client_config import confluent_config
-from iot.loadtest.latency import Latencies
+from iot.loadtest.dashboard_client import DashboardClient
+from iot.loadtest.latency import Latencies, over_time
 from iot.loadtest.results import Stage
 from iot.readings import Rejected, decode, format_timestamp
-from iot.settings import SLIDE_S, WINDOW_S, Kafka, UserError, reason
+from iot.settings import SLIDE_S, WINDOW_S, Kafka, reason
 
-# How long to wait for an answer of the dashboard.
-ANSWER_S = 10.0
 # Maximum silence on the event stream. Its heartbeat comes every 15 s.
 SILENT_S = 40.0
 # How long to wait for a record, and maximum number of records read at once.
@@ -60,16 +56,24 @@ class Arrivals:
             self._times_s[key] += [now_s] * times
             self.count += times
 
+    def times_s(self, key: Hashable) -> list[float]:
+        """The moments of arrival of one key, in order."""
+        with self._lock:
+            return list(self._times_s.get(key, ()))
+
     def compare(self, name: str, expected: Expected) -> Stage:
         """Compare with what was expected. The first arrival of a key counts as the first that was due."""
         with self._lock:
             arrived = {key: list(times_s) for key, times_s in self._times_s.items()}
         latencies, lost, doubled = Latencies(), Counter[Hashable](), Counter[Hashable]()
+        pairs: list[tuple[float, float]] = []
         for key in expected.keys() | arrived.keys():
             due_s, came_s = expected.get(key, ()), arrived.get(key, ())
-            latencies.add([came - due for due, came in zip(due_s, came_s, strict=False)])
+            pairs += [(due, came - due) for due, came in zip(due_s, came_s, strict=False)]
             lost[key] += max(0, len(due_s) - len(came_s))
             doubled[key] += max(0, len(came_s) - len(due_s))
+        latencies.add([latency_s for _, latency_s in pairs])
+        start_s = min((due_s[0] for due_s in expected.values() if due_s), default=0.0)
         which = [f"lost {key} {n} times" for key, n in lost.most_common(MAX_NAMED) if n]
         which += [f"doubled {key} {n} times" for key, n in doubled.most_common(MAX_NAMED) if n]
         return Stage(
@@ -79,6 +83,8 @@ class Arrivals:
             lost=lost.total(),
             doubled=doubled.total(),
             latency_ms=latencies.milliseconds(),
+            latency_curve=latencies.curve(),
+            latency_over_time=over_time(pairs, start_s),
             which=which,
         )
 
@@ -112,15 +118,13 @@ class Follower(ABC):
         """Note arrivals until stopped; after an error it is called again."""
 
 
-class TopicFollower(Follower):
-    """Reads the readings of one run back from the topic: notes (sensor, sequence), and the place of each."""
+class KafkaFollower(Follower):
+    """Reads a topic from the offsets ``begin`` on."""
 
-    def __init__(self, kafka: Kafka, topic: str, begin: Offsets, run_id: str) -> None:
+    def __init__(self, kafka: Kafka, topic: str, begin: Offsets) -> None:
         super().__init__()
-        self._kafka, self._topic, self._run_id = kafka, topic, run_id
+        self._kafka, self._topic = kafka, topic
         self._offsets = dict(begin)
-        self.places: dict[str, tuple[str, int]] = {}
-        """(Sensor, sequence) of each reading, by the id of an alert about it."""
 
     def _follow(self) -> None:
         # kafka-python needs a third of a core for 1,000 single readings a second, so librdkafka reads them. It requires
@@ -140,6 +144,7 @@ class TopicFollower(Follower):
                         self._note_away(error)
                         continue
                     self.away = ""
+                    self._offsets[message.partition()] = message.offset() + 1
                     self._note(message.partition(), message.offset(), message.value(), now_s)
         finally:
             consumer.close()
@@ -149,8 +154,21 @@ class TopicFollower(Follower):
         if error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
             self.away = error.str()
 
+    @abstractmethod
     def _note(self, partition: int, offset: int, value: bytes | None, now_s: float) -> None:
-        self._offsets[partition] = offset + 1
+        """Take one record of the topic."""
+
+
+class TopicFollower(KafkaFollower):
+    """Reads the readings of one run back from the topic: notes (sensor, sequence), and the place of each."""
+
+    def __init__(self, kafka: Kafka, topic: str, begin: Offsets, run_id: str) -> None:
+        super().__init__(kafka, topic, begin)
+        self._run_id = run_id
+        self.places: dict[str, tuple[str, int]] = {}
+        """(Sensor, sequence) of each reading, by the id of an alert about it."""
+
+    def _note(self, partition: int, offset: int, value: bytes | None, now_s: float) -> None:
         try:
             reading = decode(value)
         except Rejected:
@@ -161,82 +179,15 @@ class TopicFollower(Follower):
             self.arrivals.add(key, now_s)
 
 
-class DashboardClient:
-    """HTTP requests to a running dashboard."""
-
-    def __init__(self, url: str, token: str | None) -> None:
-        """
-        Args:
-            url: may hold a token, as the page's address does (``?token=``), or user and password for a proxy.
-            token: replaces that of the URL.
-        """
-        parts = urllib.parse.urlsplit(url)
-        login, _, place = parts.netloc.rpartition("@")
-        token = token or next(iter(urllib.parse.parse_qs(parts.query).get("token", [])), None)
-        self.url = f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
-        """Without secrets, for messages too."""
-        self._headers: dict[str, str] = {}
-        if token:
-            self._headers = {"Authorization": f"Bearer {token}"}
-        elif login:
-            encoded = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
-            self._headers = {"Authorization": f"Basic {encoded}"}
-
-    def open(self, path: str, timeout_s: float, **headers: str) -> http.client.HTTPResponse:
-        """Send a GET request.
-
-        Raises:
-            OSError: the dashboard does not answer, or it refuses.
-        """
-        request = urllib.request.Request(self.url + path, headers=self._headers | headers)
-        # The dashboard is on this machine or network, so no proxy is used.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        response: http.client.HTTPResponse = opener.open(request, timeout=timeout_s)
-        return response
-
-    def get(self, path: str) -> Any:
-        """The JSON at a path.
-
-        Raises:
-            OSError: the dashboard does not answer, or it refuses.
-            ValueError: the answer is not JSON.
-        """
-        with self.open(path, ANSWER_S) as response:
-            return json.load(response)
-
-    def require(self) -> None:
-        """Check that a dashboard answers.
-
-        Raises:
-            UserError: none does; the message says how to start one.
-        """
-        fix = "start one in another terminal with python iot_streaming_app.py, or use --dashboard-url URL"
-        try:
-            found = self.get("/api/metrics")
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code in (401, 403):
-                    raise UserError(
-                        f"what answers at {self.url} refuses (HTTP {error.code}): if it is a dashboard that needs a "
-                        "token, set IOT_TOKEN"
-                    ) from error
-                raise UserError(
-                    f"what answers at {self.url} has no figures of a dashboard (HTTP {error.code}); {fix}"
-                ) from error
-        except (OSError, http.client.HTTPException) as error:
-            why = reason(getattr(error, "reason", None) or error) if isinstance(error, OSError) else reason(error)
-            raise UserError(f"no dashboard answers at {self.url} ({why}); {fix}") from error
-        except ValueError:
-            found = None
-        if not isinstance(found, dict) or "total_messages" not in found:
-            raise UserError(f"what answers at {self.url} is no dashboard; {fix}")
-
-
 class StreamFollower(Follower):
-    """Listens to the event stream and notes the ids of alerts about one location."""
+    """Listens to the event stream and notes alerts and firing alarms about one location, by the id of the alert.
+
+    The alert of an alarm is that of its first reading.
+    """
 
     def __init__(self, dashboard: DashboardClient, location: str) -> None:
         super().__init__()
+        self.alarms = Arrivals()
         self._dashboard, self._location = dashboard, location
         self._last_id = ""
         self.opened = threading.Event()
@@ -244,7 +195,7 @@ class StreamFollower(Follower):
     def _follow(self) -> None:
         headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
         with self._dashboard.open("/api/stream", SILENT_S, Accept="text/event-stream", **headers) as response:
-            event = ""
+            event = event_id = ""
             while not self._stop.is_set():
                 line = response.readline()
                 if not line:
@@ -254,28 +205,51 @@ class StreamFollower(Follower):
                 name, _, value = line.decode().strip().partition(": ")
                 if name == "event":
                     event = value
-                elif name == "data" and event == "alert":
-                    self._note(json.loads(value), time.monotonic())
+                elif name == "id":
+                    event_id = value
+                elif name == "data" and self._wanted(event):
+                    self._note(event, json.loads(value), time.monotonic())
+                    self._last_id = event_id
 
-    def _note(self, alert: dict[str, Any], now_s: float) -> None:
-        self._last_id = alert["alert_id"]
-        if alert["location"] == self._location:
-            self.arrivals.add(alert["alert_id"], now_s)
+    def _wanted(self, event: str) -> bool:
+        return event in ("alert", "alarm")
+
+    def _note(self, event: str, content: dict[str, Any], now_s: float) -> None:
+        if content["location"] != self._location:
+            return
+        if event == "alert":
+            self.arrivals.add(content["alert_id"], now_s)
+        elif content["state"] == "firing":
+            self.alarms.add(content["alarm_id"].removesuffix(f"-{content['severity']}"), now_s)
 
 
 class WindowsFollower(Follower):
-    """Reads the windows of one location and notes by how much each count grew, by window end and sensor type."""
+    """Reads the windows of one location and notes by how much each count grew, by window end and sensor type.
 
-    def __init__(self, dashboard: DashboardClient, location: str, since_us: int) -> None:
+    Windows that ended before ``since_us``, in microseconds since the epoch, are not read. ``on_answer`` is called with
+    the moment of each answer and how long it took, in seconds.
+    """
+
+    def __init__(
+        self,
+        dashboard: DashboardClient,
+        location: str,
+        since_us: int,
+        on_answer: Callable[[float, float], None] = lambda now_s, took_s: None,
+    ) -> None:
         super().__init__()
-        query = urllib.parse.urlencode({"location": location, "since": format_timestamp(since_us)})
-        self._dashboard, self._path = dashboard, f"/api/windows?{query}"
+        self.since_us = since_us
+        self._dashboard, self._location = dashboard, location
+        self._on_answer = on_answer
         self._counts: Counter[Hashable] = Counter()
 
     def _follow(self) -> None:
         while not self._stop.wait(WINDOWS_EVERY_S):
-            rows = self._dashboard.get(self._path)["windows"]
+            query = urllib.parse.urlencode({"location": self._location, "since": format_timestamp(self.since_us)})
+            asked_s = time.monotonic()
+            rows = self._dashboard.get(f"/api/windows?{query}")["windows"]
             now_s = time.monotonic()
+            self._on_answer(now_s, now_s - asked_s)
             for row in rows:
                 key = (int(datetime.fromisoformat(row["end"]).timestamp()), row["sensor_type"])
                 if row["count"] > self._counts[key]:

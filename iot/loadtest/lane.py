@@ -72,7 +72,7 @@ class Lane:
     def __init__(self, job: WorkerJob, thread: int, sender: Sender, stop: threading.Event, turns: Turns) -> None:
         plan = job.plan
         # Sensors take turns, so each thread needs the same number of them.
-        sensors = plan.threads * max(SENSORS_PER_THREAD, math.ceil(SENSORS / plan.threads))
+        sensors = plan.threads * max(SENSORS_PER_THREAD, math.ceil((plan.sensors or SENSORS) / plan.threads))
         self._fleet = Fleet(sensors, random.Random(job.run_id).randrange(2**32), job.run_id, thread, plan.threads)
         self._messages, self._total = plan.messages, self._fleet.count_below(plan.messages)
         self._warm_up = int(self._total * plan.warm_up)

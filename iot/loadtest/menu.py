@@ -22,6 +22,8 @@ MENU = {
     "5": ("custom", "Custom: as many readings and threads as you like"),
     "6": ("compare", "Compare with Kafka's own tool and the course's method"),
     "7": ("end-to-end", "End to end: through a running dashboard"),
+    "8": ("max-rate", "Maximum rate: the highest rate that a running dashboard takes"),
+    "9": ("backlog", "Backlog: how fast a stopped application catches up"),
     "0": ("", "Exit"),
 }
 TESTS = tuple(test for test, _ in MENU.values() if test)
@@ -57,7 +59,7 @@ def choices(messages: int | None, threads: list[int] | None, stop: threading.Eve
             number = read_line("Your choice: ", stop).strip()
             answered = True
             if number not in MENU:
-                print(f"  {printable(number)!r} is not in the menu: type a number from 0 to 7")
+                print(f"  {printable(number)!r} is not in the menu: type a number from 0 to 9")
                 continue
             test, _ = MENU[number]
             if not test:

@@ -37,10 +37,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum number of unacknowledged readings of a thread. None: ``bound`` limits the whole process."""
     delivery_timeout_s: float = DELIVERY_TIMEOUT_S
     warm_up: float = WARM_UP
+    sensors: int | None = None
+    """How many sensors all threads together simulate. None: as few as are fast to encode."""
+    is_load: bool = False
+    """Whether only the system that processes the readings is measured, and not how they are sent."""
 
     @property
     def follows_every(self) -> int:
         """One in this many readings is marked and followed to its acknowledgement."""
+        if self.is_load:
+            return SAMPLE
         fast = self.client == "confluent-kafka" and self.rate_per_s is None and self.in_flight is None
         return SAMPLE if fast and self.messages >= 100 * SAMPLE else 1
 

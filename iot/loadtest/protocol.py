@@ -27,12 +27,16 @@ class Ready(msgspec.Struct, tag=True):
 
 
 class WorkerProgress(msgspec.Struct, tag=True):
-    """Readings so far, at a moment of the monotonic clock."""
+    """Readings so far, at a moment of the monotonic clock.
+
+    ``latencies`` is the encoded histogram of those measured since the report before; empty if there are none.
+    """
 
     at_s: float
     sent: int
     acknowledged: int
     failed: int
+    latencies: str = ""
 
 
 class Outcome(msgspec.Struct, tag=True):

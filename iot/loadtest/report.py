@@ -8,7 +8,9 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader
 from plotly.offline import get_plotlyjs
 
-from iot.loadtest.results import Report, details, in_ms
+from iot.loadtest.details import details, number_of, percent_of
+from iot.loadtest.latency import in_ms
+from iot.loadtest.results import Report
 
 FOLDER = Path(__file__).parent
 
@@ -16,7 +18,7 @@ FOLDER = Path(__file__).parent
 def render(report: Report) -> bytes:
     """The report as HTML."""
     made = Environment(loader=FileSystemLoader([FOLDER / "templates", FOLDER / "static"]), autoescape=True)
-    made.filters["ms"] = in_ms
+    made.filters |= {"ms": in_ms, "count": number_of, "percent": percent_of}
     page: str = made.get_template("load_report.html").render(
         report=report,
         details=[details(result) for result in report.tests],

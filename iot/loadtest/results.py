@@ -1,30 +1,29 @@
-"""Results: what is printed, a table of tests, the JSON file, and the comparison with an earlier run."""
+"""Results of tests, as ``--output`` writes them."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 import psutil
-from rich import box
-from rich.table import Table
 
 from iot.broker.broker import kafka_version
-from iot.inputs import read_text
-from iot.loadtest.latency import Milliseconds
-from iot.loadtest.plan import COURSE, Plan
+from iot.loadtest.latency import Curve, LatencySample, Milliseconds
+from iot.loadtest.plan import COURSE
+from iot.loadtest.process_cpu import ProcessUsage
+from iot.loadtest.steps import StepFigures
 from iot.loadtest.usage import UsageSample
-from iot.settings import UserError, reason
 
-# Ignore smaller p99 differences in paced tests: they are noise.
-LATENCY_FLOOR_MS = 5.0
 # The error of a test that only ended early because the script was stopped.
 STOPPED = "stopped before the end"
+
+
+def threads_of(threads: int) -> str:
+    return f"{threads} thread{'' if threads == 1 else 's'}"
 
 
 class Stage(msgspec.Struct, kw_only=True):
@@ -36,12 +35,24 @@ class Stage(msgspec.Struct, kw_only=True):
     lost: int
     doubled: int
     latency_ms: Milliseconds
+    latency_curve: Curve = []
     which: list[str] = []
     """The first lost or doubled ones, in words."""
+    latency_over_time: list[LatencySample] = []
+    is_timed: bool = True
+    """Whether the latency was to be measured."""
+
+
+class DrainSample(msgspec.Struct):
+    """How much of a backlog was processed, at a moment after the application was started."""
+
+    at_s: float
+    messages: int
+    alerts: int
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """The result of one test with one client. CPU is in percent of one core."""
+    """The result of one test with one client. CPU is in percent of one core. None: it was not measured."""
 
     test: str
     client: str
@@ -59,6 +70,8 @@ class Result(msgspec.Struct, kw_only=True):
     duration_s: float
     throughput_per_s: float
     latency_ms: Milliseconds
+    latency_curve: Curve = []
+    latency_over_time: list[LatencySample] = []
     latency_from: str
     latency_of_one_in: int
     warm_up_pct: float
@@ -66,9 +79,9 @@ class Result(msgspec.Struct, kw_only=True):
     rate_per_s: float | None = None
     publish_delay_ms: Milliseconds | None = None
     """How long after it was due a reading was handed to the client."""
-    cpu_pct: float
-    machine_cpu_pct: float
-    throughput_per_cpu_pct: float
+    cpu_pct: float | None
+    machine_cpu_pct: float | None
+    throughput_per_cpu_pct: float | None
     memory_peak_mb: float
     acks: str = "all"
     batching: str
@@ -79,6 +92,21 @@ class Result(msgspec.Struct, kw_only=True):
     error: str = ""
     timeline: list[UsageSample] = []
     stages: list[Stage] = []
+    process_cpu: list[ProcessUsage] = []
+    """The CPU of each process of the system that runs on this machine."""
+    max_rate_per_s: float | None = None
+    """The highest rate that the system took, of test 8."""
+    is_confirmed: bool = False
+    """Whether that rate also held in a longer run."""
+    gave_out: str = ""
+    """What gave out first above that rate, and the figure that shows it."""
+    steps: list[StepFigures] = []
+    drain_s: float | None = None
+    """How long it took to count the backlog of test 9, from the moment that Spark's query ran."""
+    drain_alerts_s: float | None = None
+    """The same until the last alert was stored."""
+    drain_rate_per_s: float | None = None
+    drain: list[DrainSample] = []
 
     @property
     def verdict(self) -> str:
@@ -92,7 +120,9 @@ class Result(msgspec.Struct, kw_only=True):
 
     @property
     def is_success(self) -> bool:
-        """Whether every reading was acknowledged and is in the topic."""
+        """Whether every reading was acknowledged and is in the topic; for test 8, whether a rate was confirmed."""
+        if self.test == "max-rate":
+            return not self.error and self.is_confirmed
         return (
             not self.error
             and self.messages_acknowledged == self.messages
@@ -115,12 +145,31 @@ class Comparison(msgspec.Struct):
     times_course: float | None
 
 
+class ThresholdOutcome(msgspec.Struct):
+    """A threshold and the figure of one test. A figure that is missing crosses the threshold."""
+
+    threshold: str
+    test: str
+    client: str
+    threads: int
+    value: float | None
+    ok: bool
+
+    def __str__(self) -> str:
+        is_latency = self.threshold.startswith(Milliseconds.__struct_fields__)
+        found = "not measured" if self.value is None else f"{self.value:,.10g}{' ms' if is_latency else ''}"
+        return f"threshold {self.threshold} {'kept' if self.ok else 'CROSSED'}: {found} in {self.test}" + (
+            f" with {self.client}, {threads_of(self.threads)}" if self.client else ""
+        )
+
+
 class Report(msgspec.Struct, kw_only=True):
     """The results of one run, as ``--output`` writes them."""
 
     environment: dict[str, str | int | float]
     tests: list[Result]
     comparison: list[Comparison] = []
+    thresholds: list[ThresholdOutcome] = []
 
 
 def environment(topic: str, bootstrap_servers: str) -> dict[str, str | int | float]:
@@ -151,185 +200,5 @@ def client_version(client: str) -> str:
     return version("kafka-python" if client == COURSE else client)
 
 
-def table(results: Sequence[Result]) -> Table:
-    """A row for each test and client."""
-    made = Table(box=box.SIMPLE_HEAD)
-    for name in ("Test", "Client"):
-        made.add_column(name)
-    for name in ("Messages", "Threads", "Throughput", "Latency p50", "p99", "Success", "1/s per 1 % CPU"):
-        made.add_column(name, justify="right")
-    for result in results:
-        made.add_row(
-            result.test,
-            result.client,
-            f"{result.messages:,}",
-            str(result.threads),
-            f"{result.throughput_per_s:,.0f}/s",
-            in_ms(result.latency_ms.p50),
-            in_ms(result.latency_ms.p99),
-            ("FAILED " if result.verdict == "FAILED" else "") + f"{result.success_rate_pct:.2f} %",
-            f"{result.throughput_per_cpu_pct:,.0f}",
-        )
-    return made
-
-
-def details(result: Result) -> list[str]:
-    """Every figure of a result, as lines of text."""
-    lines = [
-        f"{result.verdict}: {result.messages_acknowledged:,} of {result.messages:,} "
-        f"readings acknowledged ({result.success_rate_pct:.2f} %), {result.messages_sent:,} sent, "
-        f"{result.messages_failed:,} failed; {_grown(result)}",
-        f"{result.duration_s:,.2f} s, {result.throughput_per_s:,.1f} readings/s"
-        + (f" of {result.rate_per_s:,.10g} asked for" if result.rate_per_s else ""),
-        f"latency from {result.latency_from}{_sampled(result)}: {spread(result.latency_ms)}",
-    ]
-    if result.publish_delay_ms:
-        lines.append(f"publish delay, handed over after it was due: {spread(result.publish_delay_ms)}")
-    lines += [
-        f"CPU {result.cpu_pct:.0f} % of a core, machine {result.machine_cpu_pct:.0f} %; "
-        f"{result.throughput_per_cpu_pct:,.0f} readings/s per 1 % CPU; memory {result.memory_peak_mb:,.0f} MB at most",
-        f"{result.client} {result.client_version}, {result.threads} thread{'s' if result.threads > 1 else ''} in "
-        f"{result.processes} process{'es' if result.processes > 1 else ''}, "
-        f"acks={result.acks}, {result.batching}, {result.in_flight}",
-    ]
-    if result.error:
-        lines.append(f"error: {result.error}")
-    return lines
-
-
-def _grown(result: Result) -> str:
-    if result.topic_grew_by is None:
-        return f"the growth of {result.topic} is unknown: Kafka did not answer"
-    more = result.topic_grew_by - result.messages_sent
-    others = f", {more:,} of them by others" if more > 0 else ""
-    return f"{result.topic} grew by {result.topic_grew_by:,}{others}"
-
-
-def _sampled(result: Result) -> str:
-    which = [f"of 1 in {result.latency_of_one_in}"] if result.latency_of_one_in > 1 else []
-    which += [f"without the first {result.warm_up_pct:.0f} %, the warm-up"] if result.warm_up_pct else []
-    return f" ({', '.join(which)})" if which else ""
-
-
-def best_of_sweep(results: Sequence[Result]) -> list[str]:
-    """For each client, a line that names the fastest and the most efficient number of threads."""
-    lines = []
-    for client in dict.fromkeys(result.client for result in results):
-        if of_client := [result for result in results if result.client == client and result.is_success]:
-            best = max(of_client, key=lambda result: result.throughput_per_s)
-            frugal = max(of_client, key=lambda result: result.throughput_per_cpu_pct)
-            lines.append(
-                f"{client}: fastest with {best.threads} threads ({best.throughput_per_s:,.0f}/s), most efficient with "
-                f"{frugal.threads} threads ({frugal.throughput_per_cpu_pct:,.0f} readings/s per 1 % CPU)"
-            )
-    return lines
-
-
-def spread(latency: Milliseconds) -> str:
-    names = {"p50": "p50", "p95": "p95", "p99": "p99", "p99_9": "p99.9", "max": "max", "mean": "mean"}
-    return ", ".join(f"{said} {in_ms(getattr(latency, name))}" for name, said in names.items())
-
-
-def in_ms(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
-
-
-# Files ----------------------------------------------------------------------------------------------------------------
-
-
 def encode(report: Report) -> bytes:
     return msgspec.json.format(msgspec.json.encode(report), indent=1)
-
-
-Key = tuple[str, str, int, float | None]
-"""What two results must share to be compared: test, client, threads and rate."""
-
-
-class Earlier(msgspec.Struct):
-    """The figures of an earlier run that are compared."""
-
-    class Test(msgspec.Struct):
-        test: str
-        client: str
-        threads: int
-        success_rate_pct: float
-        throughput_per_s: float
-        latency_ms: Milliseconds
-        rate_per_s: float | None = None
-
-        @property
-        def key(self) -> Key:
-            return self.test, self.client, self.threads, self.rate_per_s
-
-    tests: list[Test]
-
-
-def read_earlier(path: Path) -> Earlier:
-    """Read a file of ``--output``.
-
-    Raises:
-        UserError: the file cannot be read, or is not the output of a load test, or has no test.
-    """
-    try:
-        earlier = msgspec.json.decode(read_text(path), type=Earlier)
-    except UserError as error:
-        raise UserError(f"{error}; choose another file with --compare") from error
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not the output of a load test: {reason(error)}; choose another file with --compare"
-        ) from error
-    if not earlier.tests:
-        raise UserError(f"{path} has no test to compare with; choose another file with --compare")
-    return earlier
-
-
-def require_comparable(earlier: Earlier, plans: Sequence[Plan], path: Path) -> None:
-    """Check that an earlier run has one of the planned tests.
-
-    Raises:
-        UserError: it has none.
-    """
-    planned = {(plan.test, plan.client, plan.threads, plan.rate_per_s) for plan in plans}
-    if not planned & {test.key for test in earlier.tests}:
-        raise UserError(nothing_to_compare(path))
-
-
-def nothing_to_compare(path: Path) -> str:
-    return (
-        f"nothing to compare: {path} has no test with the same name, client, threads and rate; "
-        "run that test again with --output"
-    )
-
-
-def regressions(earlier: Earlier, now: Sequence[Result], margin: float) -> tuple[list[str], int]:
-    """Compare with an earlier run: throughput and success of all tests, and p99 latency of paced tests.
-
-    Without a pace, latency only follows from the throughput.
-
-    Args:
-        margin: the change that is tolerated; 0.1 is a tenth.
-
-    Returns:
-        A line for each regression, and how many tests were compared.
-    """
-    lines, compared = [], 0
-    for result in now:
-        for old in earlier.tests:
-            if old.key != (result.test, result.client, result.threads, result.rate_per_s):
-                continue
-            compared += 1
-            what = f"{result.test} with {result.client} and {result.threads} threads:"
-            if result.throughput_per_s < old.throughput_per_s * (1 - margin):
-                change = 100 * (1 - result.throughput_per_s / old.throughput_per_s)
-                lines.append(
-                    f"{what} {result.throughput_per_s:,.0f}/s, {change:.0f} % less than {old.throughput_per_s:,.0f}/s"
-                )
-            if result.success_rate_pct < old.success_rate_pct:
-                lines.append(f"{what} success {result.success_rate_pct:.2f} %, it was {old.success_rate_pct:.2f} %")
-            p99, before = result.latency_ms.p99, old.latency_ms.p99
-            if result.rate_per_s and p99 and before and p99 > max(before * (1 + margin), LATENCY_FLOOR_MS):
-                lines.append(f"{what} latency p99 {in_ms(p99)}, it was {in_ms(before)}")
-            break
-    return lines, compared

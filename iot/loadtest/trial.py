@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -18,11 +20,12 @@ from kafka.errors import KafkaError
 
 from iot.kafka import advertised
 from iot.kafka.offsets import end_offsets
-from iot.loadtest.latency import Latencies
+from iot.loadtest.latency import Latencies, LatencySample, sample_width_s
 from iot.loadtest.plan import COURSE, Plan
+from iot.loadtest.process_cpu import ProcessCpu
 from iot.loadtest.protocol import Message, Outcome, Ready, WorkerJob, WorkerProgress
 from iot.loadtest.results import STOPPED, Result, client_version
-from iot.loadtest.usage import Usage
+from iot.loadtest.usage import SHORTEST_S, Usage
 from iot.processes import spawn, until_stopped
 from iot.settings import Kafka, UserError, reason
 from iot.terminal import StatusLine
@@ -45,6 +48,8 @@ class Worker:
             stdout=subprocess.PIPE,
         )
         self.progress = WorkerProgress(0.0, 0, 0, 0)
+        self.latencies: list[tuple[float, str]] = []
+        """The latencies of each report, and when it was made."""
         self.outcome: Outcome | None = None
         self.refusal = ""
         self.ready, self.done = threading.Event(), threading.Event()
@@ -69,6 +74,8 @@ class Worker:
                 self.ready.set()
             elif isinstance(said, WorkerProgress):
                 self.progress = said
+                if said.latencies:
+                    self.latencies.append((said.at_s, said.latencies))
             elif isinstance(said, Outcome):
                 self.outcome = said
                 self.progress = WorkerProgress(said.ended_s, said.sent, said.acknowledged, said.failed)
@@ -98,6 +105,7 @@ class Trial:
     plan: Plan
     workers: Sequence[Worker]
     usage: Usage
+    processes: ProcessCpu
     start_s: float
 
     @property
@@ -131,11 +139,13 @@ def run_trial(plan: Plan, kafka: Kafka, topic: str, status: StatusLine, stop: th
                 pass
             if worker.refusal:
                 raise UserError(worker.refusal)
+        pids = [worker.process.pid for worker in workers]
+        processes = ProcessCpu(kafka.bootstrap_servers, None, pids, time.monotonic())
         start_s = time.monotonic() + HEAD_START_S
-        usage = Usage([worker.process.pid for worker in workers], start_s)
+        usage = Usage(pids, start_s)
         for worker in workers:
             worker.write_line(repr(start_s).encode())
-        trial = Trial(plan, workers, usage, start_s)
+        trial = Trial(plan, workers, usage, processes, start_s)
         watch(trial, status, stop)
     return make_result(trial, topic, grown_by(kafka, topic, before), stop.is_set())
 
@@ -162,8 +172,10 @@ def watch(trial: Trial, status: StatusLine, stop: threading.Event) -> None:
         if now_s - sampled_s >= SAMPLE_S:
             sampled_s = now_s
             trial.usage.look(trial.totals[1], now_s)
+        trial.processes.look_if_due(now_s)
         status.update(partial(progress_line, trial, now_s - trial.start_s))
     trial.usage.look(trial.totals[1], time.monotonic())
+    trial.processes.look(time.monotonic())
 
 
 def progress_line(trial: Trial, took_s: float) -> str:
@@ -217,14 +229,16 @@ def make_result(trial: Trial, topic: str, grew_by: int | None, stopped: bool) ->
         duration_s=round(duration_s, 6),
         throughput_per_s=round(acknowledged / duration_s, 3),
         latency_ms=latencies.milliseconds(),
+        latency_curve=latencies.curve(),
+        latency_over_time=over_time(workers, trial.start_s, duration_s),
         latency_from="the moment it was due" if plan.rate_per_s else "the hand-over to the client",
         latency_of_one_in=plan.follows_every,
         warm_up_pct=100 * plan.warm_up,
         rate_per_s=plan.rate_per_s,
         publish_delay_ms=delays.milliseconds() if plan.rate_per_s else None,
-        cpu_pct=round(100 * usage.cpu_s / duration_s, 1),
+        cpu_pct=usage.cpu_pct(duration_s),
         machine_cpu_pct=usage.machine_cpu_pct,
-        throughput_per_cpu_pct=round(acknowledged / 100 / max(usage.cpu_s, 0.01), 1),
+        throughput_per_cpu_pct=usage.per_cpu_pct(acknowledged),
         memory_peak_mb=round(usage.memory_peak_mb, 1),
         batching=batching(plan),
         in_flight=in_flight(plan, len(workers)),
@@ -232,7 +246,18 @@ def make_result(trial: Trial, topic: str, grew_by: int | None, stopped: bool) ->
         topic_grew_by=grew_by,
         error=errors[0] if errors else "",
         timeline=usage.samples,
+        process_cpu=trial.processes.usages() if duration_s >= SHORTEST_S else [],
     )
+
+
+def over_time(workers: Sequence[Worker], start_s: float, duration_s: float) -> list[LatencySample]:
+    """The latencies of all workers together over time."""
+    width_s = sample_width_s(duration_s)
+    parts: defaultdict[int, Latencies] = defaultdict(Latencies)
+    for worker in workers:
+        for at_s, encoded in worker.latencies:
+            parts[math.ceil((at_s - start_s) / width_s)].add_encoded(encoded)
+    return [parts[part].sample(part * width_s) for part in sorted(parts)]
 
 
 def batching(plan: Plan) -> str:

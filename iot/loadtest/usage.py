@@ -8,6 +8,9 @@ from contextlib import suppress
 import msgspec
 import psutil
 
+# Minimum duration of a test whose CPU is a figure, and minimum CPU time that something can be divided by.
+SHORTEST_S, LEAST_CPU_S = 0.25, 0.1
+
 
 class UsageSample(msgspec.Struct):
     """One moment of a test. CPU counts since the sample before.
@@ -23,7 +26,11 @@ class UsageSample(msgspec.Struct):
 
 
 class Usage:
-    """Samples the CPU and memory of processes, from the moment it is created."""
+    """Samples the CPU and memory of processes, from the moment it is created.
+
+    Linux counts CPU time in hundredths of a second. A figure that this makes uncertain by more than about a tenth is
+    None: it was not measured.
+    """
 
     def __init__(self, pids: Iterable[int], now_s: float) -> None:
         self._processes = []
@@ -61,9 +68,19 @@ class Usage:
         return self._looked_cpu_s - self._begun_cpu_s
 
     @property
-    def machine_cpu_pct(self) -> float:
+    def machine_cpu_pct(self) -> float | None:
         """CPU of the whole machine up to the last sample; 100 is all its cores."""
+        if self._looked_s - self._begun_s < SHORTEST_S:
+            return None
         return _busy_pct(self._begun_machine, self._machine)
+
+    def cpu_pct(self, duration_s: float) -> float | None:
+        """CPU of the processes over a test of this duration; 100 is one core."""
+        return round(100 * self.cpu_s / duration_s, 1) if duration_s >= SHORTEST_S else None
+
+    def per_cpu_pct(self, messages: int) -> float | None:
+        """How many messages a second the processes handle with each per cent of a core."""
+        return round(messages / 100 / self.cpu_s, 1) if self.cpu_s >= LEAST_CPU_S else None
 
     def _used_s(self) -> tuple[float, float]:
         """CPU seconds so far and memory in MB. An ended process counts with the CPU time of its last sample."""
@@ -75,6 +92,17 @@ class Usage:
                     memory_bytes += process.memory_info().rss
                 self._cpu_s[process] = times.user + times.system
         return sum(self._cpu_s.values()), memory_bytes / 2**20
+
+
+class Machine:
+    """CPU of the whole machine from the moment that this is created."""
+
+    def __init__(self) -> None:
+        self._begun = _machine_times()
+
+    def busy_pct(self) -> float:
+        """The share of all cores that was used until now; 100 is all of them."""
+        return _busy_pct(self._begun, _machine_times())
 
 
 def _machine_times() -> tuple[float, float]:

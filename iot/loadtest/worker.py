@@ -60,7 +60,8 @@ class Work:
         for thread in threads:
             thread.start()
         # Threads that send flat out poll the client themselves. Polling here as well would slow them down.
-        polls = self._job.plan.follows_every == 1 and self._job.plan.client == "confluent-kafka"
+        plan = self._job.plan
+        polls = plan.client == "confluent-kafka" and (plan.follows_every == 1 or plan.rate_per_s is not None)
         while alive := [thread for thread in threads if thread.is_alive()]:
             if polls:
                 self._sender.poll(LOOK_S)
@@ -105,8 +106,10 @@ class Work:
         now_s = time.monotonic()
         if now_s - self._reported_s >= REPORT_S:
             self._reported_s = now_s
-            say(WorkerProgress(now_s, self._sender.accepted, self._sender.acknowledged, self._sender.failed))
-            self._gather()
+            newest = self._gather()
+            sender = self._sender
+            encoded = newest.encode() if newest.count else ""
+            say(WorkerProgress(now_s, sender.accepted, sender.acknowledged, sender.failed, encoded))
 
     def _is_stuck(self) -> bool:
         """Whether Kafka has acknowledged nothing for so long that it never will."""
@@ -116,13 +119,16 @@ class Work:
         patience_s = GIVE_UP_S if self._stop.is_set() else self._job.plan.delivery_timeout_s + GIVE_UP_S
         return now_s - self._heard_s > patience_s
 
-    def _gather(self) -> None:
-        """Move the measurements into the histograms."""
+    def _gather(self) -> Latencies:
+        """Move the measurements into the histograms; returns that of the latencies since the last call."""
+        newest = Latencies()
         for lane in self._lanes:
-            for measured_s, histogram in ((lane.latencies_s, self._latencies), (lane.delays_s, self._delays)):
+            for measured_s, histogram in ((lane.latencies_s, newest), (lane.delays_s, self._delays)):
                 count = len(measured_s)
                 histogram.add(measured_s[:count])
                 del measured_s[:count]
+        self._latencies.merge(newest)
+        return newest
 
 
 def say(message: Message) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from iot.batches import Offsets
 from iot.kafka.offsets import EndOffsets
-from iot.results.model import QueryStatus, Status
+from iot.results.model import QueryStatus, Status, Timings
 from iot.results.store import Store
 from iot.settings import Kafka, UserError
 
@@ -35,6 +35,14 @@ class PipelineStatus:
     database: str | None
     """Why the last batch could not be stored; None if it was."""
     start: Offsets
+    alarms: str | None
+    """Why changes of alarms cannot be sent; None while they can."""
+    notifications: list[tuple[str, str, int]]
+    """Receiver, result and number of deliveries."""
+    timings: Timings
+    database_bytes: int | None
+    checkpoint_bytes: dict[str, int]
+    """By the name of the query."""
 
 
 class Heartbeat:
@@ -49,12 +57,15 @@ class Heartbeat:
         *,
         retention_s: float,
         check_topic: Callable[[], None],
+        on_look: Callable[[float, Offsets | None], None],
         report_database: Callable[[str], None],
     ) -> None:
         """
         Args:
             status: returns what the jobs report; its argument says whether they were stopped.
             check_topic: raises ``UserError`` if the topic was replaced.
+            on_look: called after each look at the topic, with a moment before Kafka was asked, in seconds, and the end
+                offsets, or None if Kafka does not answer or the topic was replaced.
             report_database: called with why the heartbeat cannot be written; with an empty text once it can.
         """
         self._store = store
@@ -62,6 +73,7 @@ class Heartbeat:
         self._pipeline_status = status
         self._retention_s = retention_s
         self._check_topic = check_topic
+        self._on_look = on_look
         self._report_database = report_database
         self._ends = EndOffsets(kafka, topic)
         self._ends_before: deque[tuple[float, Offsets]] = deque()
@@ -108,6 +120,8 @@ class Heartbeat:
     def _beat(self, stopped: bool = False) -> None:
         now_s = time.time()
         ends = None if stopped else self._look_at_topic(now_s)
+        if not stopped:
+            self._on_look(now_s, None if self.outage else ends)
         pipeline = self._pipeline_status(stopped)
         self._store.heartbeat(
             Status(
@@ -122,7 +136,12 @@ class Heartbeat:
                 topic=self._topic,
                 bootstrap_servers=self._kafka.bootstrap_servers,
                 alerts_away=pipeline.alerts,
+                alarms_away=pipeline.alarms,
                 database=pipeline.database or self.lost,
+                notifications=pipeline.notifications,
+                timings=pipeline.timings,
+                database_bytes=pipeline.database_bytes,
+                checkpoint_bytes=pipeline.checkpoint_bytes,
             )
         )
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from iot.kafka.alert_feed import AlertFeed
 from iot.results.model import STARTING, QueryStatus
 from iot.settings import Kafka, UserError, reason
 from iot.spark.errors import explain
+from iot.spark.remote_path import AnyPath
 
 if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery
@@ -93,7 +93,7 @@ class Job(Generic[R]):
         reset: str,
         may_begin: Callable[[], bool] = lambda: True,
         *,
-        checkpoint: Path | None = None,
+        checkpoint: AnyPath | None = None,
         kafka: Kafka | None = None,
     ) -> None:
         """

@@ -4,6 +4,7 @@
             └───────────> alerts query ──> topic of alerts ──> alert feed ──> write_alerts ─┴─> results database
 
 The three jobs run side by side, and each is started again when it fails. ``iot.pipeline.heartbeat`` reports on them.
+``write_batch`` also writes alarms; ``iot.pipeline.alarms`` sends their changes to topic and receivers.
 Before results are stored, Kafka confirms that the topic is still the one that they are about.
 """
 
@@ -15,24 +16,27 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from iot.alarms.notify_file import NO_RECEIVERS, Notify
 from iot.alerts import Delivered, Rules
 from iot.batches import BatchReport, Identity, Offsets
 from iot.kafka.alert_feed import AlertFeed
 from iot.kafka.offsets import end_offsets
 from iot.kafka.topic_guard import TopicGuard, TopicReplaced
 from iot.owner import LeaseLost
+from iot.pipeline.alarms import PipelineAlarms
 from iot.pipeline.heartbeat import Heartbeat, PipelineStatus
 from iot.pipeline.job import FeedRun, Job, QueryRun, SparkGone
+from iot.pipeline.measurements import Measurements
 from iot.results.model import STARTING, Batch
-from iot.results.store import Store, StoreUnavailable
+from iot.results.store import BatchesMissing, Store, StoreUnavailable
 from iot.settings import ALERTS_TOPIC, REJECTED_TOPIC, Kafka
 from iot.spark import alerts, queries
 from iot.spark.rejected import RejectedWriter
+from iot.spark.remote_path import AnyPath
 from iot.spark.windows import start_windows
 
 if TYPE_CHECKING:
@@ -42,8 +46,9 @@ CHECKPOINTS = ("dashboard-sensors-checkpoint", "dashboard-alerts-checkpoint")
 TRIGGER = {"processingTime": "500 milliseconds"}
 # How often the jobs are polled.
 POLL_S = 1.0
-# How long the alerts query waits for the first batch of windows. Started together, both need longer for a first result.
-ALERTS_WAIT_S = 20.0
+# How long the alerts query waits for the first batch of windows. Started together, both need longer for a first result:
+# with a backlog of 3 million and one task slot, windows took 30 s instead of 18 s, and alerts 47 s instead of 39 s.
+ALERTS_WAIT_S = 30.0
 # How long the alerts query stays in a mode that does not fit: an executor that ended is mostly replaced by then.
 MISFIT_S = 15.0
 # How long alerts gather before they are stored: a transaction for each would cost more than raising them.
@@ -57,12 +62,13 @@ class Settings:
     kafka: Kafka
     identity: Identity
     rules: Rules
-    checkpoint_dir: Path
+    checkpoint_dir: AnyPath
     start: Offsets
     """The offsets at which reading begins, without a checkpoint."""
     retention_s: float
     reset: str
     """The command that removes checkpoints and results, for error messages."""
+    notify: Notify = NO_RECEIVERS
 
 
 class Pipeline:
@@ -95,6 +101,7 @@ class Pipeline:
         sensors, alerts_checkpoint = (settings.checkpoint_dir / name for name in CHECKPOINTS)
         self._windows = Job("windows", self._start_windows, reset, checkpoint=sensors, kafka=settings.kafka)
         self._windows.mode = "micro-batch"
+        self._measured = Measurements(store, {"windows": sensors, "alerts": alerts_checkpoint})
         self._alerts = Job(
             "alerts",
             self._start_alerts,
@@ -107,6 +114,9 @@ class Pipeline:
         # The feed comes first: it begins at the end of its topic, before the alerts query adds to that.
         self._jobs: tuple[Job[QueryRun] | Job[FeedRun], ...] = (self._feed, self._windows, self._alerts)
         self._guard = TopicGuard(settings.kafka, settings.identity, reset)
+        self._alarms = PipelineAlarms(
+            store, settings.kafka, settings.rules, settings.identity.topic, settings.start, settings.notify, say
+        )
         self._heartbeat = Heartbeat(
             store,
             settings.kafka,
@@ -114,6 +124,7 @@ class Pipeline:
             self._status,
             retention_s=settings.retention_s,
             check_topic=self._check_topic,
+            on_look=self._look_for_silence,
             report_database=report_database,
         )
         self._said: dict[str, str | None] = {}
@@ -136,6 +147,8 @@ class Pipeline:
         """Start everything. Failures are in the heartbeat, and said once."""
         self._thread.start()
         self._heartbeat.start()
+        self._alarms.start()
+        self._measured.start()
 
     def close(self) -> None:
         """Stop everything that runs."""
@@ -146,6 +159,8 @@ class Pipeline:
         self._heartbeat.end()
         for job in reversed(self._jobs):
             job.stop()
+        self._alarms.close()
+        self._measured.close()
         self._guard.close()
         self._heartbeat.close()
 
@@ -153,10 +168,21 @@ class Pipeline:
 
     def _start_windows(self) -> QueryRun:
         of = self._settings
+        self._alarms.read()
         topic = queries.read_topic(self._spark, of.kafka, of.identity.topic, of.start)
         writer = RejectedWriter(of.kafka, REJECTED_TOPIC, of.identity.topic)
         checkpoint = of.checkpoint_dir / CHECKPOINTS[0]
-        query = start_windows(topic, checkpoint, self._write_batch, trigger=TRIGGER, on_rejected=writer, sensors=True)
+        query = start_windows(
+            topic,
+            checkpoint,
+            self._write_batch,
+            trigger=TRIGGER,
+            on_rejected=writer,
+            sensors=True,
+            alarm_rules=of.rules,
+            watched=self._alarms.active.watched,
+            on_done=self._measured.add_batch,
+        )
         return QueryRun(query)
 
     def _write_batch(self, batch_id: int, windows: pa.Table, report: BatchReport) -> None:
@@ -164,13 +190,21 @@ class Pipeline:
             self._require_same_topic()
         try:
             self._require_owner()
+            # First, so that silence is never judged by timestamps of a wrong clock.
+            self._alarms.compare_clocks(report.latest)
             # The query's name serves as its id: checkpoint and database begin and end together.
-            self._store.write_batch(Batch("windows", batch_id, windows, report), self._settings.rules, time.time())
+            batch = Batch("windows", batch_id, windows, report)
+            begun_s = time.monotonic()
+            self._store.write_batch(batch, self._settings.rules, time.time(), self._alarms.active)
+            self._measured.add_written(report, time.monotonic() - begun_s)
         except StoreUnavailable as error:
             self._batch_lost = str(error)
             raise
         except LeaseLost as error:
             self.over = str(error)
+            raise
+        except BatchesMissing as error:
+            self.over = f"{error}; {self._reset}"
             raise
         self._batch_lost = None
         self.messages += report.messages
@@ -216,6 +250,7 @@ class Pipeline:
     def _write_alerts(self, delivered: list[Delivered], offsets: Offsets) -> None:
         self._require_same_topic()
         self._store.write_alerts(delivered, offsets, self._settings.identity.topic_id)
+        self._measured.add_alerts(delivered)
 
     def _require_same_topic(self) -> None:
         try:
@@ -227,6 +262,9 @@ class Pipeline:
     def _check_topic(self) -> None:
         if not self.over:
             self._require_same_topic()
+
+    def _look_for_silence(self, at_s: float, ends: Offsets | None) -> None:
+        self._alarms.look(at_s, None if self.over else ends)
 
     # Supervision ------------------------------------------------------------------------------------------------------
 
@@ -281,6 +319,11 @@ class Pipeline:
             alerts=feed.reason if feed.reason and feed.reason != STARTING and not self.over else outage,
             database=self._batch_lost,
             start=self._settings.start,
+            alarms=self._alarms.outage,
+            notifications=self._alarms.notifications,
+            timings=self._measured.timings,
+            database_bytes=self._measured.database_bytes,
+            checkpoint_bytes=self._measured.checkpoint_bytes,
         )
 
     def _say_changes(self) -> None:
@@ -290,6 +333,7 @@ class Pipeline:
             "the results database": self._batch_lost or self._heartbeat.lost,
             **{f"the {job.name} query": job.reason for job in (self._windows, self._alerts)},
             "keeping alerts": self._feed.reason,
+            "publishing alarms": self._alarms.outage,
         }
         for what, why in now.items():
             before = self._said.get(what)

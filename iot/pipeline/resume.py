@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import shlex
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from iot.owner import Leases, this_process
 from iot.results.store import Store, choose
 from iot.settings import UserError
 from iot.spark.checkpoints import (
-    KEPT,
     CheckpointNotes,
+    count_kept,
+    folder,
     how_to_reset,
     is_empty,
     lock,
@@ -26,6 +26,7 @@ from iot.spark.checkpoints import (
     set_aside,
     write_notes,
 )
+from iot.spark.remote_path import AnyPath, RemotePath
 
 # What to do where another process owns the state.
 OWN_STATE = "stop it, or give this one a --checkpoint-dir and a --database-url of its own"
@@ -35,7 +36,7 @@ OWN_STATE = "stop it, or give this one a --checkpoint-dir and a --database-url o
 class Place:
     """Where the state is."""
 
-    folders: list[Path]
+    folders: Sequence[AnyPath]
     """Of the checkpoints, all in one folder."""
     database: str
     """The database's file; empty if it is not a file."""
@@ -89,9 +90,9 @@ def resume(
     """
     folders, fix = place.folders, place.reset
     notes = [read_notes(folder) for folder in folders]
-    for folder, note in zip(folders, notes, strict=True):
+    for checkpoint, note in zip(folders, notes, strict=True):
         if note:
-            identity.require(note.identity, f"the checkpoint {folder}", fix)
+            identity.require(note.identity, f"the checkpoint {checkpoint}", fix)
     stored = store.identity()
     # Without checkpoints, results of an earlier topic of that name are not continued.
     if stored and (any(notes) or stored[0].topic != identity.topic):
@@ -106,8 +107,8 @@ def resume(
     state_id = uuid.uuid4().hex
     store.reset(identity, state_id, place.checkpoint_dir)
     written = CheckpointNotes(identity, offsets, state_id, store.name, store.place_id())
-    for folder in folders:
-        write_notes(folder, written)
+    for checkpoint in folders:
+        write_notes(checkpoint, written)
     if not kept:
         return offsets, None
     found = [folder.name for folder, note in zip(folders, notes, strict=True) if note] + ["database"] * bool(stored)
@@ -129,7 +130,7 @@ def _require_one_run(store: Store, place: Place, notes: list[CheckpointNotes], s
             f"choose a --checkpoint-dir and a --database-url that belong together, or two new ones; {place.reset}"
         )
     elsewhere = store.checkpoint_dir()
-    if stored_id and not notes and elsewhere and elsewhere != here and _has_notes(place, Path(elsewhere), stored_id):
+    if stored_id and not notes and elsewhere and elsewhere != here and _has_notes(place, folder(elsewhere), stored_id):
         raise UserError(
             f"the database {store.name} belongs to the checkpoints in {elsewhere}: "
             f"choose --checkpoint-dir {shlex.quote(elsewhere)}, or another --database-url"
@@ -145,18 +146,20 @@ def _require_one_run(store: Store, place: Place, notes: list[CheckpointNotes], s
             )
 
 
-def _has_notes(place: Place, root: Path, state_id: str) -> bool:
+def _has_notes(place: Place, root: AnyPath, state_id: str) -> bool:
+    # Without a remote folder of its own, this run may not have Spark yet, and so cannot look.
+    if isinstance(root, RemotePath) and not isinstance(place.folders[0], RemotePath):
+        return True
     found = [read_notes(root / folder.name) for folder in place.folders]
     return any(note and note.state_id == state_id for note in found)
 
 
 def _count_kept(place: Place) -> int:
     """How many folders and files of earlier runs are still kept under other names."""
-    paths = [*place.folders, *([Path(place.database)] if place.database else [])]
-    return sum(len([*path.resolve().parent.glob(f"{glob.escape(path.resolve().name)}{KEPT}*")]) for path in paths)
+    return sum(map(count_kept, [*place.folders, *([Path(place.database)] if place.database else [])]))
 
 
-def _set_aside(store: Store, folders: list[Path], stamp: str) -> list[str]:
+def _set_aside(store: Store, folders: Sequence[AnyPath], stamp: str) -> list[str]:
     """Keep what an earlier run left under other names; returns these, each with the command that removes it."""
     # The database goes last: it alone can be there twice, and is then set aside again.
     moved = [set_aside(folder, stamp) for folder in folders if not is_empty(folder)]

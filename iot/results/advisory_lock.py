@@ -13,9 +13,6 @@ from iot.settings import UserError
 
 # The first number of the lock; the second is the id of the schema. Both make it a lock of this program's tables.
 LOCK_CLASS = 0x10_7D_A7A
-# Seconds. The server ends the session, and with it the lock, of a client whose machine has gone.
-KEEPALIVES = {"keepalives_idle": 4, "keepalives_interval": 2, "keepalives_count": 3}
-TCP_USER_TIMEOUT_MS = 10_000
 
 # The schema of our tables if they exist, else the one in which they will be created.
 SCHEMA_ID = """
@@ -26,13 +23,19 @@ SCHEMA_NAME = f"(SELECT nspname FROM pg_namespace WHERE oid = {SCHEMA_ID})"
 SCHEMA = f"SELECT cast({SCHEMA_ID} AS bigint)"
 # Ids have 32 bits without a sign, and the numbers of a lock have one.
 LOCK = "SELECT pg_try_advisory_lock(:class, cast(cast(cast(:schema AS bigint) AS bit(32)) AS integer))"
-HOLDER = """
-SELECT coalesce(nullif(application_name, ''), 'a session') || coalesce(' at ' || host(client_addr), '')
+SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+OF_HOLDER = """
 FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'advisory' AND granted
   AND classid = cast(:class AS bigint)::oid AND objid = cast(:schema AS bigint)::oid
   AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+HOLDER = f"""
+SELECT coalesce(nullif(application_name, ''), 'a session') || coalesce(' at ' || host(client_addr), '') {OF_HOLDER}
+"""
+END_HOLDER = f"SELECT pg_terminate_backend(pid) {OF_HOLDER} AND pid = :pid AND backend_start = :backend_start"
+# How often to look whether a session that was told to end has ended.
+LOOK_EVERY_S = 0.1
 
 
 class AdvisoryLock(Held):
@@ -54,6 +57,8 @@ class AdvisoryLock(Held):
         super().__init__()
         self._engine, self._owner, self._protected = engine, owner, protected
         self._session: Connection | None = None
+        # Identifies the last session that had the lock, on the server.
+        self._held_by: dict[str, Any] | None = None
         self._lock()
         self._start_renewing("database-lease")
 
@@ -66,9 +71,14 @@ class AdvisoryLock(Held):
                     raise UserError("the database has no schema for tables: set one with options=-csearch_path=NAME")
                 numbers = {"class": LOCK_CLASS, "schema": schema}
                 if not session.scalar(text(LOCK), numbers):
+                    # The server may not know yet that the session before this one was lost.
+                    if self._held_by and session.scalar(text(END_HOLDER), numbers | self._held_by):
+                        self._released.wait(LOOK_EVERY_S)
+                        continue
                     raise self._protected.in_use_by(session.scalar(text(HOLDER), numbers) or "another session")
                 # Another process may have created the tables meanwhile, in another schema of the search path.
                 if session.scalar(text(SCHEMA)) == schema:
+                    self._held_by = dict(session.execute(text(SESSION)).one()._mapping)
                     break
         except BaseException:
             session.close()
@@ -103,12 +113,8 @@ class AdvisoryLock(Held):
 
 
 def connect_args(owner: Owner) -> dict[str, Any]:
-    """The arguments of a session whose loss client and server notice within seconds."""
-    server = {f"tcp_{name}": value for name, value in KEEPALIVES.items()} | {"tcp_user_timeout": TCP_USER_TIMEOUT_MS}
-    return KEEPALIVES | {
-        "connect_timeout": 5,
-        "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
-        "options": " ".join(f"-c {name}={value}" for name, value in server.items()),
+    """The arguments of the session of a lock, by which others see who has it."""
+    return {
         # PostgreSQL cuts it at 63 bytes.
         "application_name": f"{owner.script} on {owner.host[:20]} (process {owner.pid})",
     }

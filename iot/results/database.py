@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, text
 from sqlalchemy.pool import QueuePool
 
 from iot.results.damage import DamageCheck
 from iot.results.errors import StoreUnavailable, cannot_write, own_errors
-from iot.results.server import Server
+from iot.results.server import Server, parse_url
+from iot.results.tables import metadata
 from iot.settings import UserError, reason
 
 PRAGMAS = (
@@ -29,6 +30,8 @@ PRAGMAS = (
     "temp_store=MEMORY",
     "journal_size_limit=16777216",
 )
+# A table that does not exist yet has no size.
+TABLES_BYTES = "SELECT sum(pg_total_relation_size(to_regclass(name))) FROM unnest(CAST(:names AS text[])) AS name"
 # Maximum number of pages that one call of ``shrink`` frees.
 MAX_FREED_PAGES = 1_000
 
@@ -43,7 +46,8 @@ class Database:
         """Nothing is opened yet.
 
         Args:
-            url: ``sqlite:////path/to/file.db`` or ``postgresql://user@host/database``.
+            url: ``sqlite:////path/to/file.db`` or ``postgresql://user@host/database``; for several hosts see
+                ``iot.results.server.parse_url``.
             wait_s: How long to wait for a lock that another process holds.
 
         Raises:
@@ -59,7 +63,7 @@ class Database:
         self._damage: DamageCheck | None = None
         self._writing = threading.Lock()
         try:
-            parsed = make_url(url)
+            parsed = parse_url(url)
             backend = parsed.get_backend_name()
         except (exc.ArgumentError, ValueError):
             backend = ""
@@ -100,7 +104,7 @@ class Database:
 
     def _postgresql(self, url: URL) -> Engine:
         self.server = Server(url)
-        args = {"connect_timeout": 5, "options": f"-c lock_timeout={int(self._wait_s * 1000)}"}
+        args = {"options": f"-c lock_timeout={int(self._wait_s * 1000)}"}
         return self.server.engine(args, pool_pre_ping=True, max_overflow=20)
 
     @property
@@ -184,6 +188,22 @@ class Database:
             with self._writer.begin() as connection:
                 yield connection
 
+    def size_bytes(self) -> int:
+        """Return how much space our tables take, with indexes and the write-ahead log of SQLite.
+
+        Raises:
+            StoreUnavailable: The database cannot be read now.
+            UserError: Access is denied.
+        """
+        if self.path is not None:
+            files = (Path(f"{self.path}{ending}") for ending in ("", "-wal", "-shm"))
+            sizes = [size for file in files if (size := _size_bytes(file)) is not None]
+            if not sizes:
+                raise StoreUnavailable(f"{self.name} does not exist")
+            return sum(sizes)
+        with self.reading() as connection:
+            return int(connection.scalar(text(TABLES_BYTES), {"names": list(metadata.tables)}) or 0)
+
     def shrink(self) -> bool:
         """Return some free pages of the file to the file system.
 
@@ -226,3 +246,10 @@ class Database:
             if self.server and self.server.is_given_up:
                 raise StoreUnavailable(f"cannot use {self.name}: its server does not answer") from error
             raise
+
+
+def _size_bytes(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return None

@@ -21,6 +21,10 @@ class StoreUnavailable(UserError):  # noqa: N818  # a temporary condition
     """The database is locked, full or unreachable. Nothing was changed; a retry may succeed."""
 
 
+class BatchesMissing(UserError):  # noqa: N818  # a state, not only an error
+    """The database lacks batches that it once had. Spark does not process them again."""
+
+
 @contextmanager
 def own_errors(name: str, check: DamageCheck | None, wait_s: float) -> Iterator[None]:
     """Turn errors of the driver into ``StoreUnavailable`` and ``UserError``.
@@ -40,6 +44,9 @@ def own_errors(name: str, check: DamageCheck | None, wait_s: float) -> Iterator[
         raise StoreUnavailable(f"cannot use {name}: all connections are busy, try again") from error
     except exc.DatabaseError as error:
         why = reason(error.orig or error)
+        if not file and ("read-only transaction" in why or "during recovery" in why):
+            fix = "name the one that takes writes, or all of them with target_session_attrs=read-write"
+            raise StoreUnavailable(f"{name} is on a server that only reads, perhaps a standby: {fix}") from error
         if check and type(error) is exc.DatabaseError:
             raise _damage(name, check, why) from error
         if isinstance(error, exc.ProgrammingError) and not file:

@@ -1,14 +1,18 @@
-"""The data that goes into the results database and comes out of it: batches, results and the processing's status."""
+"""What goes into the results database and comes out of it: batches, results, alarms, and how the processing is."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from iot.alerts import Alert
+from iot.alarms.model import ACTIVE, Alarm
+from iot.alarms.model import State as AlarmState
+from iot.alerts import Alert, Severity
 from iot.batches import BatchReport, Total
+from iot.histograms import Histogram
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +45,19 @@ class QueryStatus(msgspec.Struct):
     mode: str = ""
 
 
+class Timings(msgspec.Struct):
+    """Durations and delays since the processing started, in seconds."""
+
+    batch: Histogram
+    """From the start of a batch of windows until its results are stored."""
+    write: Histogram
+    """The part of it that the transaction in the database takes."""
+    windows: Histogram
+    """From Kafka's timestamp of the first message of a batch until its windows are stored."""
+    alerts: Histogram
+    """From the measurement until the alert is stored, for the first of the alerts that are stored together."""
+
+
 class Status(msgspec.Struct):
     """The state of the processing. It is written every second; if it gets old, the processing has died."""
 
@@ -58,10 +75,19 @@ class Status(msgspec.Struct):
     spark_ui: str | None = None
     topic: str = ""
     bootstrap_servers: str = ""
+    alarms_away: str | None = None
+    """Why changes of alarms cannot be sent to their topic; None while they can."""
     alerts_away: str | None = None
     """Why alerts cannot be read; None while they can."""
     database: str | None = None
     """Why results cannot be written; None while they can."""
+    notifications: list[tuple[str, str, int]] = []
+    """(receiver, result, number of deliveries), since the notifier started."""
+    timings: Timings | None = None
+    database_bytes: int | None = None
+    """The size of the results database; None while it is not known."""
+    checkpoint_bytes: dict[str, int] = {}
+    """The size of each query's checkpoint, by the name of the query; without those that are not known."""
 
 
 class LatestValue(NamedTuple):
@@ -74,6 +100,15 @@ class LatestValue(NamedTuple):
     unit: str
     time_us: int
     alert: bool
+
+
+class AlarmCount(NamedTuple):
+    """Active alarms of one state, severity and sensor type."""
+
+    state: AlarmState
+    severity: Severity
+    sensor_type: str
+    number: int
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -95,6 +130,8 @@ class State(msgspec.Struct):
     messages: int = 0
     """Valid readings."""
     rejected: int = 0
+    rejections: dict[str, int] = {}
+    """Rejected messages by the kind of their reason; without those that an earlier version counted."""
     late: int = 0
     total_alerts: int = 0
     totals: dict[str, Total] = {}
@@ -124,5 +161,46 @@ class State(msgspec.Struct):
     processed_s: float | None = None
     """When messages were last processed."""
     retention_s: float | None = None
+    alarms: list[AlarmCount] = []
+    """Active alarms; none with a count of 0."""
+    silent_sensors: int = 0
+    """Sensors about which a SENSOR_SILENT fires."""
     status: Status | None = None
     """None if no processing has reported yet."""
+
+
+class NotActive(ValueError):  # noqa: N818  # a state, not only an error
+    """The alarm is over, so it cannot be acknowledged."""
+
+
+class InvalidCursor(ValueError):  # noqa: N818  # it says what is wrong
+    """The cursor is not one that a page named as its next."""
+
+
+class AlarmFilter(msgspec.Struct, frozen=True):
+    """Which alarms a page is about; None means any."""
+
+    states: Sequence[AlarmState] = ACTIVE
+    severity: Severity | None = None
+    sensor_type: str | None = None
+    sensor_id: str | None = None
+    acknowledged: bool | None = None
+
+
+ANY_ACTIVE = AlarmFilter()
+
+
+class AlarmPage(msgspec.Struct, frozen=True):
+    """Some of the alarms that a filter finds, how many it finds in all, and the cursor of the next page."""
+
+    alarms: list[Alarm]
+    total: int
+    next: str | None
+
+
+class AlarmChange(msgspec.Struct, frozen=True):
+    """A change that is not in the topic of alarms yet; ``body`` is the alarm as JSON, None once it is forgotten."""
+
+    number: int
+    alarm_id: str
+    body: bytes | None

@@ -5,6 +5,7 @@ A name is the path of a file of SQLite, or the URL of PostgreSQL, with ``***`` w
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -67,19 +68,40 @@ def same_address(one: str, other: str) -> bool:
         if all(file.exists() for file in files):
             return files[0].samefile(files[1])
         return files[0].resolve() == files[1].resolve()
-    return not files and _address(one) == _address(other)
+    return not files and _same_server(one, other)
 
 
-def _address(name: str) -> tuple[str, str, str, str]:
-    """Host, port, database and options of a server, each as its most usual spelling."""
+def file_of(url: str) -> str:
+    """Return the file of an SQLite database; empty for another one."""
+    found = re.match(r"sqlite(?:\+\w+)?:///(.+)", url)
+    return found[1] if found else ""
+
+
+def _same_server(one: str, other: str) -> bool:
+    """Whether two URLs have a server in common, and the same database and options.
+
+    Servers in one URL stand in for each other.
+    """
+    (servers, *rest), (others, *other_rest) = _address(one), _address(other)
+    return not servers.isdisjoint(others) and rest == other_rest
+
+
+def _address(name: str) -> tuple[set[tuple[str, str]], str, str]:
+    """Hosts with their ports, database and options of a server, each as its most usual spelling."""
     args = _arguments(name)
-    host = str(args.get("host", "")).lower()
-    if host in LOOPBACK:
-        host = LOOPBACK[0]
-    elif host.startswith("/"):
-        host = str(Path(str(args["host"])).resolve())
+    hosts = [_host(host) for host in str(args.get("host", "")).split(",")]
+    ports = str(args.get("port", "")).split(",")
+    # One port holds for all hosts.
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    servers = {(host, port or str(PORT)) for host, port in zip(hosts, ports, strict=False)}
     database = str(args.get("dbname") or args.get("user", ""))
-    return host, str(args.get("port") or PORT), database, "".join(str(args.get("options", "")).split())
+    return servers, database, "".join(str(args.get("options", "")).split())
+
+
+def _host(given: str) -> str:
+    if given.lower() in LOOPBACK:
+        return LOOPBACK[0]
+    return str(Path(given).resolve()) if given.startswith("/") else given.lower()
 
 
 def _arguments(name: str) -> dict[str, Any]:

@@ -8,12 +8,23 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, func, not_, select
 
+from iot.alarms.model import ACTIVE, SENSOR_SILENT
 from iot.alerts import Alert
 from iot.batches import OTHER, Total
 from iot.readings import format_timestamp
 from iot.results import timeline
-from iot.results.model import LatestValue, State, Status, Window
-from iot.results.tables import alerts, key_values, latest, sensors, totals, windows, windows_by_location
+from iot.results.model import AlarmCount, LatestValue, State, Status, Window
+from iot.results.tables import (
+    SCHEMA_VERSION,
+    alarms,
+    alerts,
+    key_values,
+    latest,
+    sensors,
+    totals,
+    windows,
+    windows_by_location,
+)
 
 # Maximum number of latest readings in a State.
 MAX_LATEST = 200
@@ -31,9 +42,13 @@ class KeyValues(msgspec.Struct):
     locations: list[str] = []
     """Locations with rows of their own."""
     offsets: dict[int, int] = {}
-    """The offset after the last processed message, by partition that had any."""
+    """The offset up to which everything has been processed, at least by partition that had messages."""
     alert_offsets: dict[int, int] | None = None
     """The next offsets to read from the topic of alerts."""
+    last_change: int = 0
+    """The number of the last change of an alarm. Numbers are not used again once their changes are deleted."""
+    rejections: dict[str, int] = {}
+    """Rejected messages by the kind of their reason."""
     recent: list[tuple[float, int]] = []
     """(time, number of readings) of the batches of the last ``RATE_S`` seconds."""
     status: Status | None = None
@@ -68,6 +83,7 @@ def read_state(connection: Connection, summary: Row[Any], now_s: float) -> State
     """
     stored = read_key_values(connection)
     of_types = read_totals(connection)
+    has_alarms = summary.schema_version == SCHEMA_VERSION
     active_ms = int((now_s - ACTIVE_S) * 1_000)
     count = func.count().select()
     # The appended "" keeps SQLite from reading the whole table in the order of its key, as 3.51 does.
@@ -77,6 +93,7 @@ def read_state(connection: Connection, summary: Row[Any], now_s: float) -> State
         version=summary.version,
         messages=summary.messages,
         rejected=summary.rejected,
+        rejections=stored.rejections,
         late=summary.late,
         total_alerts=summary.total_alerts,
         totals=of_types,
@@ -93,8 +110,21 @@ def read_state(connection: Connection, summary: Row[Any], now_s: float) -> State
         offsets=stored.offsets,
         processed_s=summary.processed_s,
         retention_s=summary.retention_s,
+        alarms=_count_alarms(connection) if has_alarms else [],
+        silent_sensors=_count_silent_sensors(connection) if has_alarms else 0,
         status=stored.status,
     )
+
+
+def _count_alarms(connection: Connection) -> list[AlarmCount]:
+    groups = (alarms.c.state, alarms.c.severity, alarms.c.sensor_type)
+    query = select(*groups, func.count()).where(alarms.c.state.in_(ACTIVE)).group_by(*groups).order_by(*groups)
+    return [AlarmCount(*row) for row in connection.execute(query)]
+
+
+def _count_silent_sensors(connection: Connection) -> int:
+    silent = (alarms.c.state == "firing") & (alarms.c.rule == SENSOR_SILENT)
+    return connection.scalar(select(func.count(alarms.c.sensor_id.distinct())).where(silent)) or 0
 
 
 def _in_alert(active_ms: int) -> ColumnElement[bool]:

@@ -2,21 +2,60 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, select
 
-from iot.results.tables import alerts, totals, windows, windows_by_location
+from iot.results import timeline
+from iot.results.alarm_writes import delete_alarms, put_changes
+from iot.results.database import Database
+from iot.results.tables import alarms, alerts, silences, totals, windows, windows_by_location
+from iot.results.transactions import Transactions
+from iot.results.writes import update_summary
 from iot.settings import WATERMARK_S
+
+# How long one call of ``prune`` deletes; the next call deletes the rest.
+PRUNE_S = 5.0
 
 # Maximum number of rows in the tables of windows together, and of alerts.
 MAX_WINDOW_ROWS = 1_000_000
 MAX_ALERTS = 1_000_000
+# Maximum number of alarms that are resolved.
+MAX_ENDED = 100_000
 # How long alerts are remembered to recognise a repeated delivery, counted from the newest alert. After a failure Spark
 # repeats at most a batch of the alerts query; this is several times as long.
 REPEATS_MS = 300_000
 # Maximum number of windows or alerts that one call deletes.
 MAX_DELETED = 2_000
+
+
+def prune(transactions: Transactions, database: Database, now_s: float, retention_s: float) -> None:
+    """As ``Store.prune``."""
+    with transactions.writing() as (connection, current):
+        timeline.delete_old_steps(connection, now_s)
+        alerts_from_ms = int((now_s - retention_s) * 1_000)
+        update_summary(connection, current, retention_s=retention_s, alerts_from_ms=alerts_from_ms)
+
+    def some_alerts() -> bool:
+        with transactions.writing() as (connection, current):
+            update_summary(connection, current)
+            return delete_alerts(connection, current)
+
+    def some_ended() -> bool:
+        with transactions.writing() as (connection, current):
+            update_summary(connection, current)
+            return delete_ended(connection, alerts_from_ms)
+
+    def some_windows() -> bool:
+        with transactions.writing() as (connection, current):
+            update_summary(connection, current)
+            return delete_windows(connection, now_s - retention_s)
+
+    until_s = time.monotonic() + PRUNE_S
+    for step in (some_alerts, some_ended, some_windows, database.shrink):
+        while step() and time.monotonic() < until_s:
+            pass
 
 
 def delete_alerts(connection: Connection, summary: Row[Any]) -> bool:
@@ -50,4 +89,21 @@ def delete_windows(connection: Connection, written_before_s: float) -> bool:
         if old:
             is_old = (table.c.end_s == bindparam("end")) & (table.c.sensor_type == bindparam("type"))
             connection.execute(delete(table).where(is_old), old)
+    return len(old) == MAX_DELETED
+
+
+def delete_ended(connection: Connection, ended_before_ms: int) -> bool:
+    """Delete some alarms and silences that ended too long ago; returns whether more may be left.
+
+    Alarms in excess of ``MAX_ENDED`` are deleted too. Each is also deleted from the topic of alarms.
+    """
+    silences_ended = silences.c.ends_us < ended_before_ms * 1_000
+    connection.execute(delete(silences).where(silences_ended))
+    ended = (connection.scalar(select(func.count()).where(alarms.c.ended_ms.is_not(None)))) or 0
+    query = select(alarms.c.alarm_id, alarms.c.ended_ms).where(alarms.c.ended_ms.is_not(None))
+    rows = connection.execute(query.order_by(alarms.c.ended_ms, alarms.c.alarm_id).limit(MAX_DELETED)).all()
+    excess = ended - MAX_ENDED
+    old = [row.alarm_id for number, row in enumerate(rows) if number < excess or row.ended_ms < ended_before_ms]
+    delete_alarms(connection, old)
+    put_changes(connection, [(alarm_id, None) for alarm_id in old])
     return len(old) == MAX_DELETED

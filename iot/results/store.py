@@ -7,9 +7,9 @@ bounded: old windows and alerts are deleted, and every table has a maximum numbe
 from __future__ import annotations
 
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from sqlalchemy import delete, insert, select
 
@@ -17,13 +17,18 @@ from iot.alerts import Alert, Delivered, Rules
 from iot.batches import Identity, Offsets
 from iot.owner import Held, Owner
 from iot.results import aside, names, retention, timeline
+from iot.results.active_alarms import ActiveAlarms
+from iot.results.alarm_writes import forget_alarms, put_changes
+from iot.results.alarms import Alarms, Notifications, Silences
 from iot.results.database import Database
-from iot.results.errors import StoreUnavailable
+from iot.results.errors import BatchesMissing, StoreUnavailable
 from iot.results.model import Batch, State, Status, Window
 from iot.results.names import choose
 from iot.results.queries import RATE_S, read_alerts, read_key_values, read_state, read_windows
-from iot.results.tables import SCHEMA_VERSION, metadata, summary
+from iot.results.tables import SCHEMA_VERSION, metadata, notifications, summary
 from iot.results.transactions import Transactions
+from iot.results.upgrade import upgrade
+from iot.results.upsert import upsert
 from iot.results.writes import (
     add_totals,
     insert_alerts,
@@ -37,10 +42,8 @@ from iot.settings import UserError
 DATABASE_URL = "sqlite:////tmp/dashboard-results.db"
 # How long to wait for a lock that another process holds.
 LOCK_WAIT_S = 5.0
-# How long one call of ``prune`` deletes; the next call deletes the rest.
-PRUNE_S = 5.0
 
-__all__ = ["DATABASE_URL", "Store", "StoreUnavailable", "choose"]
+__all__ = ["DATABASE_URL", "BatchesMissing", "Store", "StoreUnavailable", "choose"]
 
 
 class Store:
@@ -64,6 +67,11 @@ class Store:
         self._database = Database(url, wait_s)
         self.name = self._database.name
         self._transactions = Transactions(self._database)
+        self.alarms = Alarms(self._transactions)
+        self.silences = Silences(self._transactions)
+        self.notifications = Notifications(self._transactions)
+        # What was told to receivers when tables were set aside, for the reset after it.
+        self._told: dict[tuple[str, str], bytes] = {}
 
     def close(self) -> None:
         """Close all connections."""
@@ -171,6 +179,7 @@ class Store:
         if self._database.is_sqlite:
             copy = aside.copy_file(self._database, f"before-{stamp}")
             return f"{copy} (remove it with: {aside.how_to_remove_file(copy)})"
+        self._told = self.notifications.read()
         with self._database.writing() as connection:
             self._transactions.require_owner(connection)
             schema = aside.move_tables(connection, f"before_{stamp}", self.name)
@@ -179,6 +188,9 @@ class Store:
 
     def reset(self, identity: Identity, state_id: str, checkpoint_dir: str = "") -> None:
         """Create the file and the tables if they are missing, and delete all results.
+
+        What was told to receivers of notifications stays, so that they hear the end of alarms that are forgotten, and
+        of no alarm twice if its readings are processed again.
 
         Args:
             identity: The topic that the new results are about.
@@ -194,10 +206,16 @@ class Store:
             if self._transactions.has_results(connection):
                 self._transactions.require_owner(connection)
                 version = connection.scalar(select(summary.c.version).with_for_update()) or 0
+                upgrade(connection)
+                ended = forget_alarms(connection)
                 for table in metadata.sorted_tables:
-                    connection.execute(delete(table))
+                    if table is not notifications:
+                        connection.execute(delete(table))
+                put_changes(connection, ended)
             else:
                 metadata.create_all(connection)
+            upsert(connection, notifications, [(*key, body) for key, body in self._told.items()])
+            self._told = {}
             put_key_values(connection, checkpoint_dir=checkpoint_dir)
             if self._transactions.owner:
                 put_key_values(connection, owner=self._transactions.owner)
@@ -215,32 +233,49 @@ class Store:
             )
 
     def offsets(self) -> Offsets:
-        """Return the offset after the last processed message, by partition that had any.
+        """Return the offset up to which everything has been processed, at least by partition that had messages.
 
         Raises: see ``Store``.
         """
         with self._transactions.reading() as opened:
             return read_key_values(opened[0]).offsets if opened else {}
 
-    def write_batch(self, batch: Batch, rules: Rules, now_s: float) -> bool:
+    def active_alarms(self, rules: Rules, topic: str) -> ActiveAlarms:
+        """Return the alarms that are pending or firing, for ``write_batch``. They are not read yet."""
+        return ActiveAlarms(self._transactions, rules, topic)
+
+    def write_batch(self, batch: Batch, rules: Rules, now_s: float, active: ActiveAlarms | None = None) -> bool:
         """Write a batch in one transaction.
 
         Args:
             rules: Decide which of the latest readings are in alert.
             now_s: The time that counts for retention and for the rate.
+            active: The alarms that the batch may change; None for results without alarms.
 
         Returns:
             False if this batch, or a later one of the same query, was written before; then nothing is changed.
 
-        Raises: see ``Store``.
+        Raises: see ``Store``; and
+            BatchesMissing: The batch before this one is not in the database.
         """
         report = batch.report
-        with self._transactions.writing() as (connection, current):
-            if current.query_id == batch.query_id and current.batch_id >= batch.batch_id:
+        moving = active.moving() if active else nullcontext()
+        with moving, self._transactions.writing() as (connection, current):
+            next_id = current.batch_id + 1 if current.query_id == batch.query_id else 0
+            if next_id > batch.batch_id:
                 return False
+            if next_id < batch.batch_id:
+                raise BatchesMissing(
+                    f"{self.name} lacks the batches {next_id} to {batch.batch_id - 1}, which Spark does not process "
+                    "again: an older copy was restored, or a standby that lacked them took over"
+                )
+            if active:
+                active.write_batch(connection, report, int(now_s * 1_000_000))
             units = add_totals(connection, report.totals)
             upsert_windows(connection, batch.windows, units, now_s)
-            upsert_latest(connection, report.latest, rules)
+            forgotten = upsert_latest(connection, report.latest, rules)
+            if active and forgotten:
+                active.forget(connection, forgotten, int(now_s * 1_000_000))
             timeline.count_readings(connection, now_s, report.messages)
             stored = read_key_values(connection)
             recent = [entry for entry in stored.recent if now_s - RATE_S < entry[0] <= now_s]
@@ -250,6 +285,8 @@ class Store:
                 offsets=stored.offsets | report.next_offsets,
                 recent=[*recent, (now_s, report.messages)],
             )
+            if report.rejections:
+                put_key_values(connection, rejections=dict(Counter(stored.rejections) + Counter(report.rejections)))
             update_summary(
                 connection,
                 current,
@@ -298,31 +335,20 @@ class Store:
             update_summary(connection, current)
 
     def prune(self, now_s: float, retention_s: float) -> None:
-        """Delete windows last written, and alerts raised, more than ``retention_s`` ago, and those in excess.
+        """Delete windows last written, alerts raised and alarms resolved ``retention_s`` ago, and those in excess.
 
         The clock counts, not event time: replayed readings of last year are kept as long as any others.
 
         Raises: see ``Store``.
         """
-        with self._transactions.writing() as (connection, current):
-            timeline.delete_old_steps(connection, now_s)
-            alerts_from_ms = int((now_s - retention_s) * 1_000)
-            update_summary(connection, current, retention_s=retention_s, alerts_from_ms=alerts_from_ms)
+        retention.prune(self._transactions, self._database, now_s, retention_s)
 
-        def delete_alerts() -> bool:
-            with self._transactions.writing() as (connection, current):
-                update_summary(connection, current)
-                return retention.delete_alerts(connection, current)
+    def size_bytes(self) -> int:
+        """Return how much space the results take: the files of SQLite, or the tables in PostgreSQL with their indexes.
 
-        def delete_windows() -> bool:
-            with self._transactions.writing() as (connection, current):
-                update_summary(connection, current)
-                return retention.delete_windows(connection, now_s - retention_s)
-
-        until_s = time.monotonic() + PRUNE_S
-        for step in (delete_alerts, delete_windows, self._database.shrink):
-            while step() and time.monotonic() < until_s:
-                pass
+        Raises: see ``Store``.
+        """
+        return self._database.size_bytes()
 
     # Used by the web server.
 

@@ -25,7 +25,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+WITHOUT_ALARMS = 1
+"""The earlier version, which lacks the tables of alarms and an index. Its owner upgrades it."""
 
 
 class Text(TypeDecorator[str]):
@@ -35,7 +37,7 @@ class Text(TypeDecorator[str]):
     cache_ok = True
 
     def bind_processor(self, dialect: Dialect) -> Any:
-        return escape_nul if dialect.name == "postgresql" else None
+        return _escape_nul if dialect.name == "postgresql" else None
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], str | None] | None:
         return _unescape_nul if dialect.name == "postgresql" else None
@@ -43,6 +45,10 @@ class Text(TypeDecorator[str]):
 
 def escape_nul(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\0", "\\0")
+
+
+def _escape_nul(text: str | None) -> str | None:
+    return None if text is None else escape_nul(text)
 
 
 def _unescape_nul(text: str | None) -> str | None:
@@ -138,7 +144,7 @@ windows = _table(
 # The latest reading of each sensor and type.
 latest = _table(
     "latest",
-    # The fields of Latest.
+    # The fields of Latest, but for the last one.
     _column("time_us", BigInteger),
     _column("offset", BigInteger),
     _column("partition", BigInteger),
@@ -160,6 +166,9 @@ Index(
     sqlite_where=latest.c.alert.is_(True),
     postgresql_where=latest.c.alert.is_(True),
 )
+
+# Finds the sensors of a type that are silent: every second, also among 100,000.
+latest_heard = Index("latest_heard", latest.c.sensor_type, latest.c.heard_ms)
 
 # When a sensor was last heard from, whatever the type.
 sensors = _table(
@@ -194,3 +203,69 @@ alerts = _table(
 history = _table(
     "history", _key("series", Text), _key("step_s", BigInteger), _key("at_s", BigInteger), _column("count", BigInteger)
 )
+
+# One row for each alarm that is active or was resolved lately.
+alarms = _table(
+    "alarms",
+    # The fields of Active.
+    _key("alarm_id", Text),
+    _column("rule", Text),
+    _column("severity", Text),
+    _column("state", Text),
+    _column("sensor_id", Text),
+    _column("sensor_type", Text),
+    _column("location", Text),
+    _column("unit", Text),
+    _column("threshold", Double),
+    _column("value", Double),
+    _column("peak", Double),
+    _column("alerts", BigInteger),
+    _column("started_us", BigInteger),
+    Column("fired_us", BigInteger),
+    _column("updated_us", BigInteger),
+    Column("resolved_us", BigInteger),
+    Column("clearing_us", BigInteger),
+    # When it fired, for the order of pages; an alarm that did not fire comes last.
+    _column("order_us", BigInteger),
+    # When it was written as resolved, by the clock.
+    Column("ended_ms", BigInteger),
+    # Ids of silences, as JSON.
+    _column("silenced_by", LargeBinary),
+    # Batches never change these.
+    Column("acknowledged_us", BigInteger),
+    Column("acknowledged_by", Text),
+    Column("acknowledged_comment", Text),
+    Index("alarms_state_order", "state", "order_us", "started_us", "alarm_id"),
+    Index("alarms_sensor", "sensor_id"),
+    Index("alarms_ended", "ended_ms"),
+)
+
+# Changes of alarms that are not in the topic of alarms yet. The body is the alarm as JSON; null once it is forgotten.
+alarm_changes = _table(
+    "alarm_changes",
+    _key("number", BigInteger().with_variant(Integer, "sqlite")),
+    _column("alarm_id", Text),
+    Column("body", LargeBinary),
+    clustered=False,
+)
+
+silences = _table(
+    "silences",
+    _key("id", Text),
+    # A list of Matcher, as JSON.
+    _column("matchers", LargeBinary),
+    _column("starts_us", BigInteger),
+    _column("ends_us", BigInteger),
+    _column("created_by", Text),
+    _column("comment", Text),
+    _column("updated_us", BigInteger),
+    Index("silences_ends", "ends_us"),
+    clustered=False,
+)
+
+# What each receiver was told about each group of alarms; the notifier knows what the body means.
+notifications = _table(
+    "notifications", _key("receiver", Text), _key("group_key", Text), _column("body", LargeBinary), clustered=False
+)
+
+ALARM_TABLES = (alarms, alarm_changes, silences, notifications)

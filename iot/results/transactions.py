@@ -13,7 +13,8 @@ from iot.owner import Held, LeaseLost, Owner, Protected
 from iot.results import ownership
 from iot.results.database import Database
 from iot.results.file_lease import FileLease
-from iot.results.tables import SCHEMA_VERSION, metadata, summary
+from iot.results.tables import SCHEMA_VERSION, WITHOUT_ALARMS, metadata, summary
+from iot.results.upgrade import upgrade
 from iot.results.writes import put_key_values
 from iot.settings import UserError
 
@@ -42,6 +43,7 @@ class Transactions:
             if has_results:
                 with self._database.writing() as connection:
                     connection.execute(select(summary).with_for_update()).one()
+                    upgrade(connection)
                     put_key_values(connection, owner=owner)
             yield self.lease
         finally:
@@ -104,7 +106,7 @@ class Transactions:
         fix = "choose another with --database-url"
         found = set(inspect(connection).get_table_names())
         if summary.name in found:
-            if connection.scalar(select(summary.c.schema_version)) != SCHEMA_VERSION:
+            if connection.scalar(select(summary.c.schema_version)) not in (WITHOUT_ALARMS, SCHEMA_VERSION):
                 raise UserError(f"{self._database.name} was written by another version of this program; {fix}")
             return True
         if not self._database.is_sqlite and connection.scalar(text("SELECT to_regclass('iot_results')")) is not None:

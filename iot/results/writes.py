@@ -105,23 +105,32 @@ def _sum_locations(
     upsert(connection, windows, summed)
 
 
-def upsert_latest(connection: Connection, new: Iterable[Latest], rules: Rules) -> None:
-    """Write the latest readings; only the ``MAX_SENSORS`` heard from most recently remain."""
+def upsert_latest(connection: Connection, new: Iterable[Latest], rules: Rules) -> set[tuple[str, str]]:
+    """Write the latest readings; only the ``MAX_SENSORS`` heard from most recently remain.
+
+    Returns:
+        Sensor id and type of those that were deleted.
+    """
     heard_ms: dict[str, int] = {}
     rows = []
     for entry in new:
         # Latest has all fields of a reading that the rules look at.
         alert = broken_bound(entry, rules) is not None  # type: ignore[arg-type]
-        rows.append((*msgspec.structs.astuple(entry), alert))
+        *columns, _ = msgspec.structs.astuple(entry)
+        rows.append((*columns, alert))
         heard_ms[entry.sensor_id] = max(entry.heard_ms, heard_ms.get(entry.sensor_id, entry.heard_ms))
     upsert(connection, latest, rows, _later)
     upsert(connection, sensors, heard_ms.items(), _heard_last)
+    forgotten: set[tuple[str, str]] = set()
     for table in (latest, sensors):
         excess = (connection.scalar(select(func.count()).select_from(table)) or 0) - MAX_SENSORS
         if excess > 0:
             key = tuple_(*table.primary_key)
-            longest_ago = select(*table.primary_key).order_by(table.c.heard_ms).limit(excess)
+            longest_ago = select(*table.primary_key).order_by(table.c.heard_ms, *table.primary_key).limit(excess)
+            if table is latest:
+                forgotten = {(row.sensor_id, row.sensor_type) for row in connection.execute(longest_ago)}
             connection.execute(delete(table).where(key.in_(longest_ago)))
+    return forgotten
 
 
 def _later(old: Any, new: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 - ``fleet``: simulated sensors.
 - ``recording``: readings from a file.
+- ``dry_run``: what would be sent of a recording, as text.
 - ``faults``: adds malformed messages and late readings to either.
 - ``pacing``: when each reading is due, and how late it was sent.
 - ``sending``: the threads that send readings when they are due.

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable
 
 from iot.kafka.sender import Sender
-from iot.sensors.sending import PacedSending
+from iot.sensors.sending import PacedSending, SendingThreads
+from iot.terminal import StatusLine
+
+# How often to look for something to show.
+LOOK_S = 0.1
+# How long to wait for the next acknowledgement after a stop.
+STOP_WAIT_S = 10.0
 
 # How long Kafka may acknowledge nothing before a notice says so.
 OUTAGE_AFTER_S = 3.0
@@ -98,6 +106,38 @@ class Progress:
             f"run_id: {run_id}",
         ]
         return "\n".join(lines)
+
+
+def wait_for_delivery(
+    threads: SendingThreads, sending: PacedSending, monitor: DeliveryMonitor, progress: Progress, status: StatusLine
+) -> int:
+    """Show progress until every message is acknowledged or has failed; returns how many are still in flight.
+
+    Some are still in flight only if the run was stopped and no acknowledgement came for ``STOP_WAIT_S``.
+    """
+    sender, stop = sending.sender, sending.stop
+
+    def show() -> None:
+        status.print(*monitor.notices(time.monotonic()))
+        status.update(lambda: progress.status(time.monotonic()))
+
+    while not threads.wait(LOOK_S):
+        show()
+    is_announced, acknowledged, acknowledged_s = False, -1, math.inf
+    while in_flight := sender.flush(LOOK_S):
+        show()
+        if stop.is_set() and not is_announced:
+            is_announced = True
+            status.print(
+                f"stopping once {in_flight:,} messages are acknowledged, or after {STOP_WAIT_S:.0f} s without an "
+                "acknowledgement; Ctrl-C again stops at once"
+            )
+        if sender.acknowledged > acknowledged or not stop.is_set():
+            acknowledged, acknowledged_s = sender.acknowledged, time.monotonic()
+        if time.monotonic() - acknowledged_s >= STOP_WAIT_S:
+            break
+    show()
+    return in_flight
 
 
 def rate_text(rate_per_s: float) -> str:

@@ -1,36 +1,92 @@
-"""Read recorded readings, JSON Lines or CSV with the schema's columns, and replay them in order of time."""
+"""Read recorded readings from a file of any form that ``iot.devices`` recognises, and replay them in order of time.
+
+A file is read once from its beginning to its end before the first reading is sent, so that every row that does not fit
+is reported first. The readings of a file that is not long are kept. A long file in order of time is read a second time
+while it is sent, so that its size does not matter. A pipe can be read only once, so a long one is copied to a temporary
+file meanwhile.
+"""
 
 from __future__ import annotations
 
-import csv
+import heapq
+import tempfile
 from collections.abc import Iterator
-from io import TextIOWrapper
-from itertools import islice
-from typing import Any, NamedTuple
+from itertools import count
+from typing import IO, Any, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from iot.devices.field_map import NO_MAP, FieldMap
+from iot.devices.formats import open_content
+from iot.devices.report import Report
+from iot.devices.results import FormError, Refused, Timed
 from iot.inputs import Input, InputError
 from iot.kafka.sender import Record
-from iot.readings import Message, Rejected, decode_batch, encode, format_timestamp
-from iot.settings import UserError, reason
+from iot.readings import Message, encode, format_timestamp
+from iot.settings import UserError
 
-REQUIRED = ("sensor_id", "sensor_type", "value", "timestamp")
-NUMBERS = {"value": float, "sequence": int}
-BOM = b"\xef\xbb\xbf"
-# How many lines are decoded at once.
-CHUNK = 10_000
+# Maximum number of readings of a file that are kept while it is replayed, if it is in order of time.
+KEEP = 100_000
+# How many readings later a reading may stand than in order of time, in a long file.
+WINDOW = 10_000
+# Maximum number of bytes of a pipe that are kept in memory, before they are copied to a temporary file.
+SPOOL_BYTES = 32 << 20
 
 Integers = npt.NDArray[np.int64]
 
 
 class Recording(NamedTuple):
-    """Readings as they were recorded, in order of time, and the number of each one's sensor, from 0."""
+    """Readings as they were recorded, in order of time, and the number of each one's sensor, from 0.
+
+    ``report`` says what was recognised as what, and what was refused.
+    """
 
     messages: list[Message]
     sensors: Integers
+    report: Report
+
+    @property
+    def length(self) -> int:
+        """The number of readings."""
+        return len(self.messages)
+
+
+class LongRecording(NamedTuple):
+    """A long file in order of time, which is read again while it is sent.
+
+    Attributes:
+        length: the number of readings.
+        sensors: the names of its sensors.
+        first: the first readings.
+    """
+
+    source: _Again
+    field_map: FieldMap
+    length: int
+    sensors: list[str]
+    first: list[Message]
+    report: Report
+
+    def messages(self) -> Iterator[Message]:
+        """Yield the readings in order of time.
+
+        Raises:
+            InputError: the file cannot be read again as it was.
+        """
+        found = 0
+        with self.source as source:
+            for message, _ in _in_order(_readings(source, self.field_map, None)):
+                found += 1
+                yield message
+                if found == self.length:
+                    return
+        raise InputError(
+            f"{self.source.name} changed while it was sent: {found:,} of {self.length:,} readings were found again"
+        )
+
+
+AnyRecording = Recording | LongRecording
 
 
 class Replay:
@@ -44,10 +100,9 @@ class Replay:
             keep_times: keep the recorded timestamps.
             share: which of the ``shares`` parts of the sensors, from 0.
         """
-        self._recording, self._run_id, self._keep_times = recording, run_id, keep_times
+        self._recording, self._stamp = recording, _Stamp(run_id, keep_times)
         self._numbers = np.flatnonzero(recording.sensors % shares == share)
         self._made = 0
-        self._sequences: dict[str, int] = {}
         self.keys = sorted({recording.messages[number].sensor_id.encode() for number in self._numbers})
 
     def numbers(self, first: int, last: int) -> Integers:
@@ -60,108 +115,206 @@ class Replay:
 
     def records(self, times_us: Integers) -> list[Record]:
         """Return the next readings, encoded, one for each of these times of sending (µs since the epoch)."""
-        records: list[Record] = []
-        for number, time_us in zip(self._numbers[self._made :], times_us.tolist(), strict=False):
-            message = self._recording.messages[number]
-            if not self._keep_times:
-                message.timestamp = format_timestamp(time_us)
-            message.run_id = self._run_id
-            message.sequence = self._sequences.get(message.sensor_id, 0)
-            self._sequences[message.sensor_id] = message.sequence + 1
-            records.append({"key": message.sensor_id.encode(), "value": encode(message)})
-        self._made += len(records)
-        return records
+        numbers = self._numbers[self._made : self._made + len(times_us)]
+        self._made += len(numbers)
+        messages = self._recording.messages
+        return [
+            self._stamp.record(messages[number], time_us)
+            for number, time_us in zip(numbers, times_us.tolist(), strict=False)
+        ]
 
 
-def read_recording(source: Input) -> Recording:
-    """Open an input and return all its readings in order of time. Readings of the same time keep their order.
+class LongReplay:
+    """A long recording as readings of this run. It has the methods of ``Replay``, and no shares."""
+
+    def __init__(self, recording: LongRecording, run_id: str, keep_times: bool = False) -> None:
+        self._length = recording.length
+        self._messages = recording.messages()
+        self._stamp = _Stamp(run_id, keep_times)
+        self.keys = sorted(sensor_id.encode() for sensor_id in recording.sensors)
+
+    def numbers(self, first: int, last: int) -> Integers:
+        return np.arange(first, min(last, self._length))
+
+    def count_below(self, number: int) -> int:
+        return min(number, self._length)
+
+    def records(self, times_us: Integers) -> list[Record]:
+        return [self._stamp.record(next(self._messages), time_us) for time_us in times_us.tolist()]
+
+
+class _Stamp:
+    """Makes recorded readings into records of this run."""
+
+    def __init__(self, run_id: str, keep_times: bool) -> None:
+        self._run_id, self._keep_times = run_id, keep_times
+        self._sequences: dict[str, int] = {}
+
+    def record(self, message: Message, time_us: int) -> Record:
+        if not self._keep_times:
+            message.timestamp = format_timestamp(time_us)
+        message.run_id = self._run_id
+        message.sequence = self._sequences.get(message.sensor_id, 0)
+        self._sequences[message.sensor_id] = message.sequence + 1
+        return {"key": message.sensor_id.encode(), "value": encode(message)}
+
+
+def read_recording(source: Input, field_map: FieldMap = NO_MAP) -> Recording | LongRecording:
+    """Read an input to its end and return its readings in order of time. Readings of the same time keep their order.
 
     Raises:
-        UserError: it cannot be read or is empty, or a line is not a valid reading. The text names the line.
+        FormError: nobody can tell what the content means; the error has a map to fill in.
+        UserError: it cannot be read, or holds no readings. The text names the first line that does not fit.
     """
-    with source:
-        return _read(source)
+    again = _Again(source)
+    scan = _Scan(field_map)
+    with again as content:
+        scan.read(content)
+    report = scan.report
+    if not report.readings:
+        first = report.first()
+        raise UserError(f"{source.name} holds no readings{f'; {first}' if first else ''}")
+    if scan.messages is None:
+        if scan.is_in_order:
+            return LongRecording(again, field_map, report.readings, list(scan.sensors), scan.first, report)
+        # It is long and in another order: only in memory can it be sorted.
+        with again as content:
+            found = list(_readings(content, field_map, None))
+        scan.messages, scan.times_us = [message for message, _ in found], [time_us for _, time_us in found]
+    order = np.argsort(np.array(scan.times_us), kind="stable")
+    messages = [scan.messages[at] for at in order]
+    return Recording(messages, np.array([scan.sensors[message.sensor_id] for message in messages]), report)
 
 
-def _read(source: Input) -> Recording:
-    messages: list[Message] = []
-    times_us: list[int] = []
-    sensors: dict[str, int] = {}
-    # Equal strings are kept once, to save memory.
-    shared: dict[Any, Any] = {}
-    numbered = _messages(source)
-    chunk: list[tuple[int, bytes]] = []
-    try:
-        while chunk := _next(numbered, chunk[-1][0] if chunk else 0):
-            for (number, raw), verdict in zip(chunk, decode_batch(raw for _, raw in chunk), strict=True):
-                try:
-                    if isinstance(verdict, Rejected):
-                        raise verdict
-                    message = _as_recorded(raw)
-                except (Rejected, msgspec.ValidationError) as error:
-                    raise UserError(f"{source.name}, line {number}: {error}") from error
+class _Scan:
+    """Reads a content to its end, and keeps its readings unless it is long and in order.
+
+    Attributes:
+        messages: the readings; None if they were not kept.
+        is_in_order: whether no reading stands more than ``WINDOW`` readings later than in order of time.
+    """
+
+    def __init__(self, field_map: FieldMap) -> None:
+        self._map = field_map
+        self.report = Report()
+        self.messages: list[Message] | None = []
+        self.times_us: list[int] = []
+        self.sensors: dict[str, int] = {}
+        self.first: list[Message] = []
+        self.is_in_order = True
+
+    def read(self, content: _Opened) -> None:
+        # Equal strings are kept once, to save memory.
+        shared: dict[Any, Any] = {}
+        latest: list[int] = []
+        newest_us = -(2**63)
+        messages, times_us, sensors = self.messages, self.times_us, self.sensors
+        for message, time_us in _readings(content, self._map, self.report):
+            if message.sensor_id not in sensors:
+                sensors[message.sensor_id] = len(sensors)
+            if messages is not None:
                 for name in ("sensor_id", "sensor_type", "location", "unit", "quality"):
                     text = getattr(message, name)
                     setattr(message, name, shared.setdefault(text, text))
-                sensors.setdefault(message.sensor_id, len(sensors))
                 messages.append(message)
-                times_us.append(verdict.time_us)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {source.name}: {reason(error)}") from error
-    if not messages:
-        raise UserError(f"{source.name} holds no readings")
-    order = np.argsort(np.array(times_us), kind="stable")
-    messages = [messages[at] for at in order]
-    return Recording(messages, np.array([sensors[message.sensor_id] for message in messages]))
+                times_us.append(time_us)
+            if self.is_in_order:
+                if len(latest) < WINDOW:
+                    heapq.heappush(latest, time_us)
+                else:
+                    oldest_us = heapq.heappushpop(latest, time_us)
+                    self.is_in_order = oldest_us >= newest_us
+                    newest_us = oldest_us
+                if messages is not None and len(messages) > KEEP and self.is_in_order:
+                    first = np.argsort(np.array(times_us), kind="stable")[: self.report.SHOWN]
+                    self.first = [messages[at] for at in first]
+                    self.messages = messages = None
+                    self.times_us = times_us = []
 
 
-_as_recorded = msgspec.json.Decoder(Message).decode
-
-
-def _next(numbered: Iterator[tuple[int, bytes]], line: int) -> list[tuple[int, bytes]]:
-    """Return the ``CHUNK`` lines that follow ``line``, or those that are left."""
-    chunk: list[tuple[int, bytes]] = []
+def _readings(content: _Opened, field_map: FieldMap, report: Report | None) -> Iterator[Timed]:
+    """Yield each reading. What is refused goes to the report, if there is one."""
+    number = 0
     try:
-        chunk.extend(islice(numbered, CHUNK))
+        opened = open_content(content, field_map)
     except InputError as error:
-        last = chunk[-1][0] if chunk else line
-        raise InputError(f"{error} (it was read up to line {last:,}, and nothing was sent)") from error
-    return chunk
+        raise InputError(f"{error} (nothing was sent)") from error
+    try:
+        if report:
+            report.description = opened.description
+        for number, results in opened:
+            for result in results:
+                if isinstance(result, Refused):
+                    if report:
+                        report.refuse(number, result)
+                    continue
+                if report:
+                    report.add(result.time_us)
+                yield result
+    except FormError as error:
+        raise UserError(f"{content.name}: {error}") from error
+    except InputError as error:
+        sent = ", and nothing was sent" if report else ""
+        raise InputError(f"{error} (it was read up to line {number:,}{sent})") from error
 
 
-def _messages(source: Input) -> Iterator[tuple[int, bytes]]:
-    """Yield the line number and the JSON message of each reading."""
-    if source.head.removeprefix(BOM).lstrip().startswith(b"{"):
-        for number, line in enumerate(source.stream, start=1):
-            if line := line.removeprefix(BOM if number == 1 else b"").strip():
-                yield number, line
-    elif source.head:
-        text = TextIOWrapper(source.stream, encoding="utf-8-sig", newline="")
-        yield from _rows(source.name, csv.reader(text))
+def _in_order(readings: Iterator[Timed]) -> Iterator[tuple[Message, int]]:
+    """Yield readings in order of time, if none stands more than ``WINDOW`` readings too late."""
+    waiting: list[tuple[int, int, Message]] = []
+    numbers = count()
+    for message, time_us in readings:
+        if len(waiting) < WINDOW:
+            heapq.heappush(waiting, (time_us, next(numbers), message))
+        else:
+            oldest_us, _, oldest = heapq.heappushpop(waiting, (time_us, next(numbers), message))
+            yield oldest, oldest_us
+    while waiting:
+        oldest_us, _, oldest = heapq.heappop(waiting)
+        yield oldest, oldest_us
 
 
-def _rows(name: str, rows: Any) -> Iterator[tuple[int, bytes]]:
-    columns: list[str] = next(rows, [])
-    if missing := [column for column in REQUIRED if column not in columns]:
-        raise UserError(
-            f"{name}, line 1: no column {', '.join(missing)}; "
-            "expected JSON Lines (a reading in each line), or CSV with the schema's columns"
-        )
-    known = [(at, column) for at, column in enumerate(columns) if column in Message.__struct_fields__]
-    for row in rows:
-        if not row:
-            continue
-        if len(row) != len(columns):
-            raise UserError(f"{name}, line {rows.line_num}: {len(row)} columns; expected {len(columns)}")
-        fields = {column: row[at] for at, column in known if row[at]}
-        yield rows.line_num, msgspec.json.encode(fields | _numbers(name, rows.line_num, fields))
+class _Opened(NamedTuple):
+    """An open content, as ``open_content`` takes it."""
+
+    name: str
+    stream: Any
 
 
-def _numbers(name: str, line: int, fields: dict[str, str]) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    for field in NUMBERS.keys() & fields.keys():
+class _Again:
+    """An input that can be read more than once: a file is opened again, and a pipe is copied while it is read."""
+
+    def __init__(self, source: Input) -> None:
+        self.name = source.name
+        self._source = source
+        self._copy: IO[bytes] | None = None
+
+    def __enter__(self) -> _Opened:
+        if self._copy:
+            self._copy.seek(0)
+            return _Opened(self.name, self._copy)
+        self._source.__enter__()
+        if self._source.can_be_opened_again:
+            return _Opened(self.name, self._source.stream)
+        self._copy = tempfile.SpooledTemporaryFile(SPOOL_BYTES)
+        return _Opened(self.name, _Copying(self._source, self._copy))
+
+    def __exit__(self, *error: object) -> None:
+        self._source.__exit__(*error)
+
+
+class _Copying:
+    """Reads a stream and writes what it read to a copy."""
+
+    def __init__(self, source: Input, copy: IO[bytes]) -> None:
+        self._source, self._copy = source, copy
+
+    def read(self, most: int, /) -> bytes:
+        content = self._source.stream.read(most)
         try:
-            numbers[field] = NUMBERS[field](fields[field].replace("_", "not a number"))
-        except ValueError:
-            raise UserError(f"{name}, line {line}: {field}: {fields[field]!r} is not a number") from None
-    return numbers
+            self._copy.write(content)
+        except OSError as error:
+            raise InputError(
+                f"cannot copy {self._source.name} to a temporary file: {error.strerror}; "
+                "set TMPDIR to a folder with more space, or give a file instead of a pipe"
+            ) from error
+        return content

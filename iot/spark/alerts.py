@@ -190,13 +190,15 @@ def _broken_bound(rules: Rules) -> Column:
     from pyspark.sql import functions as f
 
     found = []
-    for rule in rules.values():
+    for rule in rules.bounds.values():
         watched = (f.col("sensor_type") == rule.sensor_type) & (f.col("unit") == rule.unit)
         for side, bound in (("HIGH", rule.max), ("LOW", rule.min)):
             if bound is not None:
                 beyond = f.col("value") > bound if side == "HIGH" else f.col("value") < bound
                 name = f.lit(f"{side}_{rule.sensor_type.upper()}").alias("type")
                 found.append(f.when(watched & beyond, f.struct(name, f.lit(float(bound)).alias("threshold"))))
+    if not found:
+        return f.lit(None).cast("struct<type: string, threshold: double>")
     return f.coalesce(*found)
 
 

@@ -4,23 +4,27 @@ A task cannot ask the driver, and the functions of a query are pickled once, whe
 the context as a local property of the query's jobs before each batch (``publish``), and a task reads it (``current``).
 A restart finds it beside the query's checkpoint: like Spark's own ``offsets/5``, the file ``contexts/5`` is about
 batch 5 and is written before batch 4 is committed. Spark may repeat a batch; it then finds the same context again.
+
+The sensors that have an active alarm reach the tasks in the same way (``publish_watched``, ``current_watched``). They
+are not stored here, because whoever keeps the alarms knows them after a restart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from iot.settings import UserError, reason
+from iot.spark.remote_path import AnyPath, write_whole
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 FOLDER = "contexts"
 PROPERTY = "iot.contexts"
+WATCHED_PROPERTY = "iot.watched"
 BATCH_ID = "streaming.sql.batchId"
 # How many contexts to keep: after a power cut Spark may repeat more than its last batch.
 KEPT = 8
@@ -43,15 +47,19 @@ class Context(msgspec.Struct):
 Contexts = Mapping[int, Context]
 """Contexts by the id of the batch that needs them."""
 
+Watched = Mapping[tuple[str, str], int]
+"""The newest event time in µs of each sensor, by sensor id and type, that has an active alarm."""
+
 _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(Context, strict=False).decode
+_decode_watched = msgspec.json.Decoder(list[tuple[str, str, int]]).decode
 _decode_all = msgspec.json.Decoder(dict[int, Context], strict=False).decode
 
 
 class ContextFiles:
     """The contexts beside a checkpoint, one file for each of the last ``KEPT`` batches."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: AnyPath) -> None:
         self._folder = checkpoint / FOLDER
 
     def read(self) -> dict[int, Context]:
@@ -61,9 +69,13 @@ class ContextFiles:
             UserError: a file cannot be read.
         """
         contexts = {0: Context()}
-        for file in self._folder.glob("[0-9]*"):
-            if not file.name.isdigit():
-                continue
+        try:
+            files = [file for file in self._folder.iterdir() if file.name.isdigit()]
+        except FileNotFoundError:
+            return contexts
+        except OSError as error:
+            raise UserError(f"cannot read {self._folder}: {reason(error)}") from error
+        for file in files:
             try:
                 contexts[int(file.name)] = _decode(file.read_bytes())
             except msgspec.DecodeError:
@@ -80,9 +92,7 @@ class ContextFiles:
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            new = self._folder / f".{batch_id}"
-            new.write_bytes(_encode(context))
-            new.replace(self._folder / str(batch_id))
+            write_whole(self._folder / str(batch_id), _encode(context))
             (self._folder / str(batch_id - KEPT)).unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
@@ -93,6 +103,21 @@ class ContextFiles:
 def publish(spark: SparkSession, contexts: Contexts) -> None:
     """Set the contexts for the jobs of the query that the calling thread starts or runs."""
     spark.sparkContext.setLocalProperty(PROPERTY, _encode(contexts).decode())
+
+
+def publish_watched(spark: SparkSession, watched: Watched) -> None:
+    """Set the watched sensors for the same jobs as ``publish``."""
+    rows = [(*sensor, newest_us) for sensor, newest_us in watched.items()]
+    spark.sparkContext.setLocalProperty(WATCHED_PROPERTY, _encode(rows).decode())
+
+
+def current_watched() -> Watched:
+    """In a task: the watched sensors; none outside a stream."""
+    from pyspark import TaskContext
+
+    task = TaskContext.get()
+    rows = _decode_watched(task.getLocalProperty(WATCHED_PROPERTY) or "[]") if task else []
+    return {(sensor_id, sensor_type): newest_us for sensor_id, sensor_type, newest_us in rows}
 
 
 def current() -> tuple[int, Context]:

@@ -11,9 +11,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from iot.settings import reason
+from iot.spark.remote_path import AnyPath
 
 # Hadoop's checksum file: this mark, the size of a block, and the CRC-32 of each block.
 _CRC_MARK = b"crc\0"
@@ -26,14 +26,14 @@ _BLOCK_HEADER = struct.Struct("<8sBiii")
 class Finding:
     """A file of a checkpoint that cannot be used."""
 
-    file: Path
+    file: AnyPath | str
     what: str
     is_damaged: bool
     """Whether its content is wrong. Otherwise it only cannot be read."""
 
 
-def is_readable_checkpoint(checkpoint: Path | None) -> bool:
-    """Whether a local folder is a checkpoint of Spark's and can be read."""
+def is_readable_checkpoint(checkpoint: AnyPath | None) -> bool:
+    """Whether a folder is a checkpoint of Spark's and can be read."""
     if checkpoint is None:
         return False
     try:
@@ -42,16 +42,16 @@ def is_readable_checkpoint(checkpoint: Path | None) -> bool:
         return False
 
 
-def find_damage(checkpoint: Path) -> Finding | None:
+def find_damage(checkpoint: AnyPath) -> Finding | None:
     """Return the first file that cannot be read, or else the first one whose content is wrong; None without either."""
     damaged = None
     try:
         files = list(_files(checkpoint))
     except OSError as error:
-        return Finding(Path(error.filename or checkpoint), reason(error), is_damaged=False)
+        return Finding(error.filename or checkpoint, reason(error), is_damaged=False)
     for file in files:
         try:
-            what = _wrong(file, file.relative_to(checkpoint).parts[0])
+            what = _wrong(file, file.parts[len(checkpoint.parts)])
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -61,24 +61,25 @@ def find_damage(checkpoint: Path) -> Finding | None:
     return damaged
 
 
-def _files(checkpoint: Path) -> Iterator[Path]:
+def _files(checkpoint: AnyPath) -> Iterator[AnyPath]:
     """Yield the files in which Spark keeps progress and state, newest first in each folder.
 
     Raises:
         OSError: a folder cannot be listed.
     """
     # Listed explicitly, because glob hides a folder that cannot be read.
-    waiting = [checkpoint]
+    waiting: list[AnyPath] = [checkpoint]
     while waiting:
         folder = waiting.pop(0)
-        entries = sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name), reverse=True)
+        found: list[AnyPath] = [*folder.iterdir()]
+        entries = sorted(found, key=lambda path: (len(path.name), path.name), reverse=True)
         waiting += [path for path in entries if path.is_dir()]
         for path in entries:
             if path.is_file() and re.fullmatch(r"metadata|schema|\d+|\d+\.(delta|snapshot)", path.name):
                 yield path
 
 
-def _wrong(file: Path, kind: str) -> str:
+def _wrong(file: AnyPath, kind: str) -> str:
     """Return what is wrong with the content of a file; empty if nothing is known to be.
 
     Args:

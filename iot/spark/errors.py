@@ -11,13 +11,13 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from iot.kafka import advertised
 from iot.settings import Kafka
 from iot.spark.cluster import is_local
 from iot.spark.damage import find_damage, is_readable_checkpoint
+from iot.spark.remote_path import AnyPath
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Case:
     """Spark's own words in short."""
     fix: str = ""
     """The command that resets the query, if the checkpoint itself makes it fail."""
-    checkpoint: Path | None = None
+    checkpoint: AnyPath | None = None
     """The checkpoint of the query that failed."""
     kafka: Kafka | None = None
     in_worker: bool = True
@@ -138,6 +138,11 @@ KNOWN = (
         r"Permission denied|AccessDenied|AccessControlException|Operation not permitted|Read-only file system",
         "Spark may not use a file: check the owner and the mode of the file or folder",
     ),
+    Known(
+        r"SafeModeException|failed on connection exception|StandbyException|minReplication nodes|"
+        r"BlockMissingException",
+        "the file system of the checkpoint does not answer, or is not ready: check its servers",
+    ),
     Known(r"Too many open files", "this process may open too few files: raise the limit with ulimit -n"),
     Known(
         r"unmappable characters|InvalidPathException",
@@ -218,7 +223,7 @@ def explain(
     printed: str = "",
     fix: str = "",
     *,
-    checkpoint: Path | None = None,
+    checkpoint: AnyPath | None = None,
     kafka: Kafka | None = None,
 ) -> str:
     """One line for an error of Spark's: its meaning if it is known, and Spark's own words.

@@ -16,10 +16,12 @@ import pyarrow as pa
 
 from iot.batches import MAX_LOCATIONS, MAX_TYPES, OTHER, Latest, Offsets, forget_oldest, keep_latest
 from iot.readings import Reading, Rejected, decode_batch
+from iot.rejections import kind_of
 from iot.settings import SLIDE_S, WATERMARK_S, WINDOW_S
-from iot.spark.contexts import Context, Progress
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from iot.spark.candidate_columns import CandidateColumns
+from iot.spark.candidates import Selection, Sides
+from iot.spark.columns import Array, Columns, stable_order, starts
+from iot.spark.contexts import Context, Progress, Watched
 
 SLOT_US = SLIDE_S * 1_000_000
 SLOTS_PER_WINDOW = WINDOW_S // SLIDE_S
@@ -65,10 +67,15 @@ class PartitionReport(msgspec.Struct):
 
     messages: int = 0
     rejected: int = 0
+    rejections: dict[str, int] = {}
+    """By the kind of the reason."""
+    first_ms: int | None = None
+    """Kafka's timestamp of the first message."""
     next_offsets: Offsets = {}
     progress: dict[int, Progress] = {}
     """By partition: how its newest event time rose in this batch."""
     latest: list[Latest] = []
+    candidates: CandidateColumns = msgspec.field(default_factory=CandidateColumns)
     new_types: dict[str, int] = {}
     """New sensor types, those that arrived first, with Kafka's timestamp of their first message in ms."""
     new_locations: dict[str, int] = {}
@@ -79,7 +86,12 @@ decode_report = msgspec.msgpack.Decoder(PartitionReport).decode
 
 
 def fold(
-    batches: Iterable[pa.RecordBatch], context: Context, on_rejected: OnRejected | None = None, sensors: bool = False
+    batches: Iterable[pa.RecordBatch],
+    context: Context,
+    on_rejected: OnRejected | None = None,
+    sensors: bool = False,
+    alarm_sides: Sides | None = None,
+    watched: Watched | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Validate and fold the messages of one partition, in the order of their offsets.
 
@@ -88,6 +100,8 @@ def fold(
         context: of this batch.
         on_rejected: called for each batch with rejected messages.
         sensors: whether the report names the latest reading of each sensor.
+        alarm_sides: what the rules for alarms look at. The report has candidates only with these and with ``sensors``.
+        watched: the sensors that had an active alarm before this batch.
 
     Returns:
         Batches of ``FOLDED``, one row each: partials, and last the report.
@@ -97,33 +111,44 @@ def fold(
     types, locations = _NewNames(context.sensor_types, MAX_TYPES), _NewNames(context.locations, MAX_LOCATIONS)
     partition, newest_s = 0, FIRST_NEWEST_S
     progress: Progress = []
+    selection: Selection | None = None
     for batch in batches:
         if not batch.num_rows:
             continue
         if not report.next_offsets:
             partition = batch.column("partition")[0].as_py()
             newest_s = newest_of(context.progress.get(partition))
+            report.first_ms = batch.column("timestamp_ms")[0].as_py()
+            if sensors and alarm_sides:
+                selection = Selection(alarm_sides, partition, watched or {})
         report.next_offsets[partition] = batch.column("offset")[-1].as_py() + 1
         readings, rows, rejected = _validate(batch)
         report.rejected += len(rejected)
+        for _, why in rejected:
+            kind = kind_of(why)
+            report.rejections[kind] = report.rejections.get(kind, 0) + 1
         if rejected and on_rejected:
             on_rejected(batch, rejected)
         if not readings:
             continue
         report.messages += len(readings)
-        columns = _Columns(batch, readings, rows, newest_s)
+        columns = _Folded(batch, readings, rows, newest_s)
         newest_s = columns.newest_s
         progress += columns.progress()
         partials = columns.partials()
         types.add(partials.column("sensor_type"), partials.column("arrived_ms"))
         locations.add(partials.column("location"), partials.column("arrived_ms"))
         yield _row(partition, partials.serialize().to_pybytes(), None)
+        if selection:
+            selection.add(columns, latest)
         if sensors:
             for entry in columns.latest(partition):
                 keep_latest(latest, entry)
             forget_oldest(latest, 2)
     forget_oldest(latest)
     report.latest = list(latest.values())
+    if selection:
+        report.candidates = selection.columns()
     report.progress = {partition: progress} if progress else {}
     report.new_types, report.new_locations = types.first_ms, locations.first_ms
     yield _row(partition, None, encode_report(report))
@@ -200,30 +225,13 @@ def _validate(batch: pa.RecordBatch) -> tuple[list[Reading], Array | None, list[
     return [verdict for verdict in verdicts if isinstance(verdict, Reading)], np.flatnonzero(rows), rejected
 
 
-class _Columns:
-    """The readings of one Arrow batch as columns."""
+class _Folded(Columns):
+    """The readings of one Arrow batch, folded."""
 
     def __init__(self, batch: pa.RecordBatch, readings: list[Reading], rows: Array | None, newest_s: int) -> None:
-        size = len(readings)
-
-        def column(name: str) -> Array:
-            values: Array = batch.column(name).to_numpy(zero_copy_only=False)
-            return values if rows is None else values[rows]
-
-        self._arrived_ms = column("timestamp_ms")
-        self._offset = column("offset")
-        self._time_us = np.fromiter([reading.time_us for reading in readings], np.int64, size)
-        self._value = np.fromiter([reading.value for reading in readings], np.float64, size)
-        # A number per sensor: what is the same in all its readings is looked up by it.
-        numbers: dict[tuple[str, str, Any, Any], int] = {}
-        self._sensor = np.fromiter(
-            [numbers.setdefault((r.sensor_id, r.sensor_type, r.location, r.unit), len(numbers)) for r in readings],
-            np.int64,
-            size,
-        )
-        self._sensors = list(numbers)
-        self._slot = self._time_us // SLOT_US
-        time_s = self._time_us // 1_000_000
+        super().__init__(batch, readings, rows)
+        self._slot = self.time_us // SLOT_US
+        time_s = self.time_us // 1_000_000
         newest = np.maximum.accumulate(np.concatenate(([newest_s], time_s)))
         self.newest_s = int(newest[-1])
         self._missed = windows_missed(self._slot, newest[:-1])
@@ -231,27 +239,27 @@ class _Columns:
 
     def progress(self) -> Progress:
         """How the newest event time rose among these readings alone."""
-        return rises(self._arrived_ms, self._time_us // 1_000_000)
+        return rises(self.arrived_ms, self.time_us // 1_000_000)
 
     def partials(self) -> pa.RecordBatch:
         """One row for each slot, sensor type, location, unit, Kafka timestamp and number of windows missed."""
         places: dict[tuple[str, Any, Any], int] = {}
-        place_of_sensor = np.array([places.setdefault(sensor[1:], len(places)) for sensor in self._sensors])
-        place = place_of_sensor[self._sensor]
-        moments, arrival = np.unique(self._arrived_ms, return_inverse=True)
+        place_of_sensor = np.array([places.setdefault(sensor[1:], len(places)) for sensor in self.sensors])
+        place = place_of_sensor[self.sensor]
+        moments, arrival = np.unique(self.arrived_ms, return_inverse=True)
         # Slots can span 9,998 years, so they are numbered before they become part of a key.
         _, slots = np.unique(self._slot, return_inverse=True)
         key = ((slots * len(moments) + arrival) * (SLOTS_PER_WINDOW + 1) + self._missed) * len(places) + place
         order = np.argsort(key, kind="stable")
-        first = _starts(key[order])
+        first = starts(key[order])
         one_of_each = order[first]
         names = list(places)
         of_place = [names[number] for number in place[one_of_each].tolist()]
-        value, time_us = self._value[order], self._time_us[order]
+        value, time_us = self.value[order], self.time_us[order]
         with np.errstate(over="ignore", invalid="ignore"):
             total = np.add.reduceat(value, first)
         columns = [
-            self._arrived_ms[one_of_each],
+            self.arrived_ms[one_of_each],
             self._missed[one_of_each],
             [name[0] for name in of_place],
             [name[1] for name in of_place],
@@ -270,17 +278,14 @@ class _Columns:
 
     def latest(self, partition: int) -> Iterator[Latest]:
         """The latest reading of each sensor in this batch."""
-        # The sort is stable: of equal times the greater offset comes last.
-        order = np.lexsort((self._time_us, self._sensor))
-        first = _starts(self._sensor[order])
+        # Both sorts are stable: of equal times the greater offset comes last.
+        order = np.argsort(self.time_us, kind="stable")
+        order = order[stable_order(self.sensor[order], len(self.sensors))]
+        first = starts(self.sensor[order])
         last = order[np.append(first[1:], len(order)) - 1]
-        heard_ms = np.maximum.reduceat(self._arrived_ms[order], first)
-        columns = (self._time_us[last], self._offset[last], self._sensor[last], self._value[last], heard_ms)
-        for time_us, offset, number, value, heard in zip(*(column.tolist() for column in columns), strict=True):
-            sensor_id, sensor_type, location, unit = self._sensors[number]
-            yield Latest(time_us, offset, partition, sensor_id, sensor_type, location, value, unit, heard)
-
-
-def _starts(ordered: Array) -> Array:
-    """Where runs of equal values begin."""
-    return np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+        arrived_ms = self.arrived_ms[order]
+        heard_ms = (np.maximum.reduceat(arrived_ms, first), np.minimum.reduceat(arrived_ms, first))
+        columns = (self.time_us[last], self.offset[last], self.sensor[last], self.value[last], *heard_ms)
+        for time_us, offset, number, value, *heard in zip(*(column.tolist() for column in columns), strict=True):
+            sensor_id, sensor_type, location, unit = self.sensors[number]
+            yield Latest(time_us, offset, partition, sensor_id, sensor_type, location, value, unit, *heard)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from iot.batches import Total
-from iot.spark.fold import Array
+from iot.spark.columns import Array
 
 
 class Groups(NamedTuple):

@@ -77,13 +77,13 @@ def _form(
         after_unwatched: the pattern of everything after a type that no rule watches.
     """
     cases = []
-    for rule in rules.values():
+    for rule in rules.bounds.values():
         for units, subtract, divide in _spellings(rule):
             in_bounds = f',{space}"value":{space}{_decimals(rule, subtract, divide)}{after_value}'
             names = "|".join(re.escape(unit) for unit in units if unit is not None)
             unit = f'(?:,{space}"unit":{space}"(?:{names})"{after_unit}){"?" if None in units else ""}'
             cases.append(f'{re.escape(rule.sensor_type)}"{after_type}{in_bounds}{unit}')
-    watched = "|".join(sorted({re.escape(rule.sensor_type) for rule in rules.values()}))
+    watched = "|".join(sorted({re.escape(rule.sensor_type) for rule in rules.bounds.values()}))
     cases.append(rf'(?!(?:{watched})")[^"\\]*"{after_unwatched}')
     return f'{before}"sensor_type":{space}"(?:{"|".join(cases)})'
 

@@ -23,13 +23,15 @@ import numpy as np
 import pyarrow as pa
 
 from iot.batches import MAX_LOCATIONS, MAX_TYPES, OTHER, BatchReport, Latest, forget_oldest, keep_latest
+from iot.spark import candidate_columns
+from iot.spark.candidate_columns import CandidateColumns, Candidates
+from iot.spark.columns import Array
 from iot.spark.contexts import Context, Progress
 from iot.spark.fold import (
     FIRST_NEWEST_S,
     PARTIALS,
     SLOT_US,
     SLOTS_PER_WINDOW,
-    Array,
     PartitionReport,
     decode_report,
     first_names,
@@ -74,6 +76,8 @@ class Outcome(msgspec.Struct):
     report: BatchReport
     progress: dict[int, Progress]
     """What the next batch must know of the progress of each partition."""
+    candidates: CandidateColumns = msgspec.field(default_factory=CandidateColumns)
+    """Those of the report, which ``decode_outcome`` fills in."""
 
     @property
     def next_context(self) -> Context:
@@ -82,7 +86,15 @@ class Outcome(msgspec.Struct):
 
 
 encode_outcome = msgspec.msgpack.Encoder().encode
-decode_outcome = msgspec.msgpack.Decoder(Outcome, strict=False).decode
+_decode_outcome = msgspec.msgpack.Decoder(Outcome, strict=False).decode
+
+
+def decode_outcome(encoded: bytes) -> Outcome:
+    """Decode an outcome, and fill in the candidates of its report."""
+    outcome = _decode_outcome(encoded)
+    if outcome.candidates.sensors:
+        outcome.report.candidates = Candidates(outcome.candidates)
+    return outcome
 
 
 def judge(
@@ -125,7 +137,8 @@ def judge(
     report.sensor_types, report.locations = types.names[:-1], locations.names[:-1]
     if len(groups.slot):
         yield _rows(groups, types.names, locations.names, judged.units)
-    yield _outcome_row(batch_id, Outcome(report, _recent(progress)))
+    candidates = candidate_columns.merged(report.candidates for report in reports)
+    yield _outcome_row(batch_id, Outcome(report, _recent(progress), candidates))
 
 
 class _Names:
@@ -282,6 +295,10 @@ def _report(reports: list[PartitionReport]) -> BatchReport:
     for report in reports:
         merged.messages += report.messages
         merged.rejected += report.rejected
+        for kind, count in report.rejections.items():
+            merged.rejections[kind] = merged.rejections.get(kind, 0) + count
+        if report.first_ms is not None:
+            merged.first_ms = min(report.first_ms, merged.first_ms or report.first_ms)
         merged.next_offsets |= report.next_offsets
         for entry in report.latest:
             keep_latest(latest, entry)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iot.addresses import join
 from iot.batches import Offsets
-from iot.environment import for_java
 from iot.kafka.dial import servers_to_dial
 from iot.settings import Kafka
 from iot.spark.cluster import slots
+from iot.spark.remote_path import AnyPath, location
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -23,9 +22,14 @@ if TYPE_CHECKING:
 GATHERED = {"kafka.fetch.max.wait.ms": "10", "kafka.fetch.min.bytes": "50000"}
 # How long Kafka's client waits for a server that does not accept the connection; its default is 10 s for each.
 CONNECT_MS = "3000"
-# How long Kafka's client waits for an answer, and in all for what it asks, if another server may answer. With its
-# defaults, 30 s and 60 s, a batch that meets a dying server stands still for a minute.
-ANSWER_MS = {"kafka.request.timeout.ms": "5000", "kafka.default.api.timeout.ms": "10000"}
+# How long Kafka's client waits for an answer, and in all for what it asks, if another server may answer. It goes on
+# asking a server that has died until then. With its defaults, 30 s and 60 s, a batch stands still for a minute.
+ANSWER_MS = {"kafka.request.timeout.ms": "3000", "kafka.default.api.timeout.ms": "3000"}
+# How often Kafka's client asks which server leads a partition. By default it does every five minutes, and else once a
+# server that it asks does not answer.
+LEADERS_MS = "1000"
+# So Spark asks again, in all for about half a minute, until another server has taken over.
+ASK_AGAIN = {"fetchOffset.numRetries": "10", "fetchOffset.retryIntervalMs": "250"}
 # In real-time mode a batch is only how often progress is stored, and alerts pause for about a second meanwhile.
 REAL_TIME = {"realTime": "2 minutes"}
 
@@ -36,7 +40,8 @@ def kafka_options(kafka: Kafka) -> dict[str, str]:
     options.setdefault("kafka.socket.connection.setup.timeout.ms", CONNECT_MS)
     # The second must not be shorter than the first, so what the user gives of one goes for both.
     if not options.keys() & ANSWER_MS.keys():
-        options |= ANSWER_MS
+        options |= ANSWER_MS | ASK_AGAIN
+    options.setdefault("kafka.metadata.max.age.ms", LEADERS_MS)
     return options | {"kafka.bootstrap.servers": join(servers_to_dial(kafka.bootstrap_servers))}
 
 
@@ -59,15 +64,15 @@ def read_topic(
 
 
 def start_alerts(
-    alerts: DataFrame, kafka: Kafka, topic: str, checkpoint: Path, trigger: Mapping[str, Any]
+    alerts: DataFrame, kafka: Kafka, topic: str, checkpoint: AnyPath, trigger: Mapping[str, Any]
 ) -> StreamingQuery:
     """Start the query that writes alerts to their topic.
 
     Args:
         alerts: of ``iot.spark.alerts``.
     """
-    location = for_java(checkpoint)
-    query = alerts.writeStream.queryName("alerts").outputMode("update").option("checkpointLocation", location)
+    where = location(checkpoint)
+    query = alerts.writeStream.queryName("alerts").outputMode("update").option("checkpointLocation", where)
     query = query.format("kafka").options(**kafka_options(kafka)).option("topic", topic)
     return query.trigger(**trigger).start()
 

@@ -13,6 +13,9 @@ Spark moves its watermark between batches only. Of a backlog that comes as one b
 partition delivers a little later would be dropped by chance. So lateness is judged before Spark's windows, against what
 was written to the topic earlier, and the result is the same however the batches are cut.
 
+With rules for alarms, ``fold`` also selects the readings that may change an alarm: see ``iot.spark.candidates``. They
+reach the caller in the report.
+
 A batch must know a little of the batches before it: its ``Context``. ``iot.spark.contexts`` carries it from the end of
 one batch to the tasks of the next, and across a restart.
 """
@@ -22,21 +25,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from iot.batches import BatchReport
-from iot.environment import for_java
 from iot.settings import SLIDE_S, WATERMARK_S, WINDOW_S
 from iot.spark import contexts, fold, lateness
+from iot.spark.batch_ends import batch_ends
+from iot.spark.candidates import Sides, sides_of
 from iot.spark.codegen import NO_WHOLE_STAGE_CODEGEN, codegen_chooser, with_settings
+from iot.spark.contexts import Watched
 from iot.spark.lateness import Outcome
+from iot.spark.remote_path import AnyPath, location
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.streaming.query import StreamingQuery
+
+    from iot.alerts import Rules
 
 # How much longer than the watermark Spark keeps the state of a window. Spark's watermark may run ahead of the moment at
 # which a reading was written, by what another partition delivered earlier; what was judged on time must find its state.
@@ -53,9 +60,14 @@ def messages(topic: DataFrame) -> DataFrame:
     return topic.select("key", "value", "partition", "offset", f.unix_millis("timestamp").alias("timestamp_ms"))
 
 
-def folded(messages: DataFrame, on_rejected: fold.OnRejected | None = None, sensors: bool = False) -> DataFrame:
+def folded(
+    messages: DataFrame,
+    on_rejected: fold.OnRejected | None = None,
+    sensors: bool = False,
+    alarm_sides: Sides | None = None,
+) -> DataFrame:
     """Columns: as ``fold.FOLDED``; a task per partition of the topic, which hands on rejected messages as it goes."""
-    return messages.mapInArrow(partial(_fold, on_rejected, sensors), _ddl(fold.FOLDED))
+    return messages.mapInArrow(partial(_fold, on_rejected, sensors, alarm_sides), _ddl(fold.FOLDED))
 
 
 def judged(folded: DataFrame, state_slack_s: int = STATE_SLACK_S) -> DataFrame:
@@ -103,13 +115,16 @@ def windows(judged: DataFrame, state_slack_s: int = STATE_SLACK_S) -> DataFrame:
 
 def start_windows(
     topic: DataFrame,
-    checkpoint: Path,
+    checkpoint: AnyPath,
     on_batch: OnBatch,
     *,
     trigger: Mapping[str, Any],
     on_rejected: fold.OnRejected | None = None,
     sensors: bool = False,
     by_location: bool = True,
+    alarm_rules: Rules | None = None,
+    watched: Callable[[], Watched] = dict,
+    on_done: Callable[[float], None] = lambda _: None,
     state_slack_s: int = STATE_SLACK_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> StreamingQuery:
@@ -124,6 +139,10 @@ def start_windows(
         on_rejected: called in the tasks, with rejected messages.
         sensors: whether reports name the latest reading of each sensor.
         by_location: whether windows are by sensor type and location, or by sensor type alone.
+        alarm_rules: with these and ``sensors``, reports have the candidates for alarms.
+        watched: returns the sensors that have an active alarm now. It is called at the start, and after each
+            ``on_batch``.
+        on_done: called after each batch, with the seconds that it took.
         state_slack_s: see ``STATE_SLACK_S``.
         clock: in seconds.
 
@@ -134,29 +153,40 @@ def start_windows(
     files = contexts.ContextFiles(checkpoint)
     known = files.read()
     choose_codegen = codegen_chooser(clock)
+    alarm_sides = sides_of(alarm_rules) if alarm_rules else None
 
     def keep(frame: DataFrame, batch_id: int) -> None:
+        # Spark computes the batch when its rows are asked for, below.
+        begun_s = clock()
         choose_codegen(frame.sparkSession)
         of_windows, outcome = split_outcome(frame.toArrow(), batch_id)
         if outcome is None:
             context = contexts.require(known, batch_id)
             report = BatchReport(sensor_types=context.sensor_types, locations=context.locations)
             outcome = Outcome(report, context.progress)
+        outcome.report.next_offsets |= batch_ends(checkpoint, batch_id)
         on_batch(batch_id, of_windows, outcome.report)
         files.write(batch_id + 1, outcome.next_context)
         known.clear()
         known[batch_id + 1] = outcome.next_context
-        contexts.publish(spark, known)
+        publish()
+        on_done(clock() - begun_s)
 
-    contexts.publish(spark, known)
-    of_readings = judged(folded(messages(topic), on_rejected, sensors), state_slack_s)
+    def publish() -> None:
+        contexts.publish(spark, known)
+        if alarm_sides:
+            contexts.publish_watched(spark, watched())
+
+    publish()
+    of_readings = judged(folded(messages(topic), on_rejected, sensors, alarm_sides), state_slack_s)
     changed = windows(of_readings if by_location else over_all_locations(of_readings), state_slack_s)
-    location = for_java(checkpoint)
-    query = changed.writeStream.queryName("windows").outputMode("update").option("checkpointLocation", location)
+    where = location(checkpoint)
+    query = changed.writeStream.queryName("windows").outputMode("update").option("checkpointLocation", where)
     with with_settings(spark, NO_WHOLE_STAGE_CODEGEN):
         started = query.foreachBatch(keep).trigger(**trigger).start()
     # The query has a thread of its own by now, with its own copy.
     contexts.publish(spark, {})
+    contexts.publish_watched(spark, {})
     return started
 
 
@@ -170,10 +200,14 @@ def split_outcome(rows: pa.Table, batch_id: int) -> tuple[pa.Table, Outcome | No
 
 
 def _fold(
-    on_rejected: fold.OnRejected | None, sensors: bool, batches: Iterator[pa.RecordBatch]
+    on_rejected: fold.OnRejected | None,
+    sensors: bool,
+    alarm_sides: Sides | None,
+    batches: Iterator[pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
     _, context = contexts.current()
-    return fold.fold(batches, context, on_rejected, sensors)
+    watched = contexts.current_watched() if alarm_sides else {}
+    return fold.fold(batches, context, on_rejected, sensors, alarm_sides, watched)
 
 
 def _judge(state_slack_s: int, folded: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""Who may read the dashboard, and what its answers forbid the browser.
+"""Who may use the dashboard, and what its answers forbid the browser; ``writing`` has more checks for changes.
 
 A server that listens on loopback needs no token. It refuses a ``Host`` that does not name this machine, because another
 site could point its own name here (DNS rebinding). Beyond loopback, a token is required unless ``--insecure`` is given.
@@ -57,13 +57,13 @@ def require_token(host: str, token: str | None, insecure: bool) -> None:
     if not (token or insecure or is_loopback(host)):
         raise UserError(
             f"--host {host} can be reached from other machines: set a token in IOT_TOKEN (or --token), "
-            "or use --insecure to let everyone read"
+            "or use --insecure to let everyone in"
         )
 
 
 def protect(app: Flask, host: str, port: int, token: str | None) -> None:
     """Make the application check ``Host`` and token, and send ``HEADERS`` with every answer."""
-    is_allowed = _hosts(host, token)
+    is_allowed = allowed_hosts(host, bool(token))
     cookie = COOKIE.format(port=port)
 
     @app.before_request
@@ -77,7 +77,7 @@ def protect(app: Flask, host: str, port: int, token: str | None) -> None:
         if not token or request.path in OPEN_PATHS or request.path.startswith(OPEN_FOLDER):
             return None
         given = request.args.get("token")
-        if request.path == "/" and given is not None and _same(given, token):
+        if request.path == "/" and given is not None and is_same(given, token):
             entry = redirect(f"{request.script_root}/" if request.script_root else "./", 303)
             # It ends with the browser session. Scripts and other sites cannot use it, and it does not reveal the token.
             entry.set_cookie(cookie, _derived(token), httponly=True, samesite="Strict", secure=request.is_secure)
@@ -96,21 +96,22 @@ def protect(app: Flask, host: str, port: int, token: str | None) -> None:
 
 def _authorised(request: Request, token: str, cookie: str) -> bool:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and _same(given.strip(), token):
+    if scheme.lower() == "bearer" and is_same(given.strip(), token):
         return True
-    return _same(request.cookies.get(cookie, ""), _derived(token))
+    return is_same(request.cookies.get(cookie, ""), _derived(token))
 
 
 def _derived(token: str) -> str:
     return hmac.digest(token.encode(), b"the dashboard's cookie", "sha256").hex()
 
 
-def _same(given: str, expected: str) -> bool:
+def is_same(given: str, expected: str) -> bool:
+    """Whether two secrets are the same. How long this takes tells nothing about them."""
     return hmac.compare_digest(given.encode(errors="replace"), expected.encode(errors="replace"))
 
 
-def _hosts(host: str, token: str | None) -> Callable[[str | None], bool]:
-    """Tells which ``Host`` headers are allowed. Any port is, because it may be forwarded."""
+def allowed_hosts(host: str, has_token: bool) -> Callable[[str | None], bool]:
+    """Return what tells whether a ``Host`` header is allowed. Any port is, because it may be forwarded."""
     names = {"localhost", "127.0.0.1", "::1", host.lower()}
     beyond = not is_loopback(host)
     if beyond:
@@ -118,7 +119,7 @@ def _hosts(host: str, token: str | None) -> Callable[[str | None], bool]:
 
     def is_allowed(header: str | None) -> bool:
         # A browser always sends the header.
-        if header is None or token:
+        if header is None or has_token:
             return True
         found = _HOST.fullmatch(header.lower())
         name = found[1] or found[2] if found else ""

@@ -1,37 +1,25 @@
-"""The Flask application: one function for each endpoint."""
+"""The Flask application: one function for each endpoint, but for those of ``alarms``."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Mapping
-from functools import cached_property
-from importlib.metadata import distribution
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
-import msgspec
 from flask import Blueprint, Flask, Response, current_app, render_template, request
-from werkzeug.exceptions import HTTPException, InternalServerError
 
-from iot import settings
-from iot.results.store import Store
 from iot.settings import SLIDE_S, UserError
-from iot.terminal import printable
-from iot.web import access, openapi
-from iot.web.events import EventStreams
+from iot.web import access, alarms, failures, openapi, writing
 from iot.web.flags import HOST, PORT
 from iot.web.listening import INSTANCE_HEADER
 from iot.web.mount import mounted
 from iot.web.parameters import ParameterError, Parameters
-from iot.web.prometheus import Exporter
-from iot.web.responses import Body, Cache, json_body, windows_csv, windows_json
+from iot.web.responses import Body, json_answer, json_body, windows_csv, windows_json
 from iot.web.schemas import MAX_ALERTS, Alerts, Error, Health
 from iot.web.server import HAND_OVER
-from iot.web.snapshots import Snapshots
+from iot.web.services import Services, shared
+from iot.web.writing import BodyError
 
-# How long a browser may use plotly.js without asking again.
-PLOTLY_MAX_AGE_S = 24 * 3600
 # Maximum number of windows in one answer: 24 hours of a dozen sensor types.
 MAX_WINDOWS = 100_000
 # A proxy on the way must pass every event on at once: the last two keep nginx from collecting and compressing them.
@@ -41,28 +29,8 @@ SLIDE_US = SLIDE_S * 1_000_000
 site = Blueprint("site", __name__)
 
 
-class Services:
-    """What the endpoints of one application share."""
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self.store: Store = config["STORE"]
-        self.clock: Callable[[], float] = config["CLOCK"]
-        self.streams = EventStreams()
-        self.snapshots = Snapshots(self.store, self.clock, self.streams.publish_metrics)
-        self.exporter = Exporter(self.snapshots.latest, lambda: self.streams.open, self.clock)
-        self.cache = Cache()
-        self.openapi = json_body(openapi.document(bool(config["TOKEN"])))
-
-    @cached_property
-    def plotly(self) -> Body:
-        """plotly.js, read from the installed package without importing it."""
-        script = distribution("plotly").locate_file("plotly/package_data/plotly.min.js")
-        content = Path(str(script)).read_bytes()
-        return Body(content, "text/javascript", {"Cache-Control": f"max-age={PLOTLY_MAX_AGE_S}"})
-
-
 def create_app(config: Mapping[str, Any]) -> Flask:
-    """Make the application. The caller starts the threads in ``services(app)``.
+    """Make the application. The caller starts the threads in ``services.of(app)``.
 
     Args:
         config: ``STORE``, the results database; optionally ``TOKEN``, ``HOST`` and ``PORT``, which decide who may
@@ -74,17 +42,15 @@ def create_app(config: Mapping[str, Any]) -> Flask:
     app.config.from_mapping(defaults | dict(config))
     app.extensions["services"] = Services(app.config)
     access.protect(app, app.config["HOST"], app.config["PORT"], app.config["TOKEN"])
+    writing.protect(app)
     app.register_blueprint(site)
+    app.register_blueprint(alarms.site)
     app.wsgi_app = mounted(app.wsgi_app)  # type: ignore[method-assign]
     app.register_error_handler(ParameterError, lambda error: _failure(400, str(error)))
+    app.register_error_handler(BodyError, lambda error: _failure(400, str(error)))
     app.register_error_handler(UserError, lambda error: _failure(503, str(error)))
-    app.register_error_handler(HTTPException, _http_failure)
-    app.register_error_handler(Exception, _unexpected)
+    failures.handle(app, _failure)
     return app
-
-
-def services(app: Flask) -> Services:
-    return cast(Services, app.extensions["services"])
 
 
 # Endpoints ------------------------------------------------------------------------------------------------------------
@@ -97,12 +63,12 @@ def page() -> Response:
 
 @site.get("/static/plotly.min.js")
 def plotly() -> Response:
-    return _services().plotly.answer(request)
+    return shared().plotly.answer(request)
 
 
 @site.get("/api/metrics")
 def metrics() -> Response:
-    return _services().snapshots.latest().body.answer(request)
+    return shared().snapshots.latest().body.answer(request)
 
 
 @site.get("/api/alerts")
@@ -110,14 +76,14 @@ def alerts() -> Response:
     given = Parameters(request.args)
     limit = given.whole("limit", openapi.DEFAULT_ALERTS, 1, MAX_ALERTS)
     question = (limit, given.string("sensor_type"), given.string("sensor_id"), given.moment_us("since"))
-    shared = _services()
-    snapshot = shared.snapshots.latest()
+    services = shared()
+    snapshot = services.snapshots.latest()
 
     def make() -> Body:
-        found = shared.store.alerts(*question)
+        found = services.store.alerts(*question)
         return json_body(Alerts(found, snapshot.metrics.total_alerts))
 
-    return shared.cache.get(("alerts", *question), snapshot.version, make).answer(request)
+    return services.cache.get(("alerts", *question), snapshot.version, make).answer(request)
 
 
 @site.get("/api/windows")
@@ -125,32 +91,32 @@ def windows() -> Response:
     given = Parameters(request.args)
     wanted = given.choice("format", ("json", "csv"))
     since_us, until_us = given.moment_us("since"), given.moment_us("until")
-    shared = _services()
+    services = shared()
     if given.has("minutes") and (given.has("since") or given.has("until")):
         raise ParameterError("minutes: cannot be combined with since or until")
     if since_us is not None and until_us is not None and until_us < since_us:
         raise ParameterError("until: must not be before since")
     minutes = given.whole("minutes", openapi.DEFAULT_MINUTES, 1, openapi.MAX_MINUTES)
     if since_us is None and until_us is None:
-        since_us = int((shared.clock() - 60 * minutes) * 1e6)
+        since_us = int((services.clock() - 60 * minutes) * 1e6)
     # Windows end at multiples of the slide. Rounded to those, requests within one slide share a cached answer.
     since_s = None if since_us is None else -(-since_us // SLIDE_US) * SLIDE_S
     until_s = None if until_us is None else until_us // SLIDE_US * SLIDE_S
     question = (since_s, until_s, given.string("sensor_type"), given.string("location"))
 
     def make() -> Body:
-        found = shared.store.windows(*question, limit=MAX_WINDOWS + 1)
+        found = services.store.windows(*question, limit=MAX_WINDOWS + 1)
         if len(found) > MAX_WINDOWS:
             raise ParameterError(f"more than {MAX_WINDOWS:,} windows: ask for less time, or for one sensor_type")
         return windows_csv(found) if wanted == "csv" else windows_json(found)
 
-    version = shared.snapshots.latest().version
-    return shared.cache.get(("windows", wanted, *question), version, make).answer(request)
+    version = services.snapshots.latest().version
+    return services.cache.get(("windows", wanted, *question), version, make).answer(request)
 
 
 @site.get("/api/stream")
 def stream() -> Response:
-    streams, hand_over = _services().streams, request.environ.get(HAND_OVER)
+    streams, hand_over = shared().streams, request.environ.get(HAND_OVER)
     if hand_over is None:
         return _failure(501, "this web server cannot push events: poll /api/metrics and /api/alerts instead")
     if not streams.has_room:
@@ -164,31 +130,23 @@ def stream() -> Response:
 
 @site.get("/api/openapi.json")
 def api() -> Response:
-    return _services().openapi.answer(request)
+    return shared().openapi.answer(request)
 
 
 @site.get("/healthz")
 def healthz() -> Response:
-    problem = _services().snapshots.problem()
+    problem = shared().snapshots.problem()
     headers = {INSTANCE_HEADER: current_app.config["INSTANCE"]}
-    return _json(Health(problem is None, problem), 503 if problem else 200, headers)
+    return json_answer(Health(problem is None, problem), 503 if problem else 200, headers)
 
 
 @site.get("/metrics")
 def prometheus() -> Response:
-    body, content_type = _services().exporter.expose(request.headers.get("Accept", ""))
+    body, content_type = shared().exporter.expose(request.headers.get("Accept", ""))
     return Response(body, content_type=content_type)
 
 
 # Answers --------------------------------------------------------------------------------------------------------------
-
-
-def _services() -> Services:
-    return services(current_app)
-
-
-def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(content), status, headers, mimetype="application/json")
 
 
 def _page(template: str, status: int = 200, text: str = "") -> Response:
@@ -202,22 +160,7 @@ def _page(template: str, status: int = 200, text: str = "") -> Response:
 def _failure(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error: JSON for programs, a page for people."""
     if request.path.startswith("/api") or request.path in ("/healthz", "/metrics"):
-        return _json(Error(text), status, headers)
+        return json_answer(Error(text), status, headers)
     page = _page("message.html", status, text)
     page.headers.extend(headers or {})
     return page
-
-
-def _http_failure(error: HTTPException) -> Response:
-    if error.response is not None:
-        return cast(Response, error.response)
-    headers = {name: value for name, value in error.get_headers() if name not in ("Content-Type", "Content-Length")}
-    if error.code == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return _failure(error.code or 500, error.description or error.name, headers)
-
-
-def _unexpected(error: Exception) -> Response:
-    what = f"{request.method} {request.path}: {type(error).__name__}: {settings.reason(error)}"
-    print(f"error: {printable(what)}", file=sys.stderr, flush=True)
-    return _failure(500, InternalServerError.description)

@@ -1,4 +1,4 @@
-"""Server-sent events: pushes alerts as they happen and figures as they change, to all open streams.
+"""Server-sent events: pushes alerts and alarms as they happen and figures as they change, to all open streams.
 
 One thread writes to all streams and never waits for one. What a slow stream cannot take is queued up to a limit, and of
 the figures only the newest are kept for it. A stream that takes too little is closed: the browser opens it again and
@@ -13,12 +13,13 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 import msgspec
 
+from iot.alarms.model import Alarm
 from iot.alerts import Alert, Delivered
 from iot.batches import Offsets
 
@@ -35,8 +36,9 @@ HEARTBEAT_S = 15.0
 METRICS_EVERY_S = 0.5
 # How long a browser waits before it opens a stream again.
 RETRY_MS = 2_000
-# Maximum number of alerts remembered, for streams that reconnect and to recognise repeated deliveries.
-RECENT_ALERTS = 1_000
+# Maximum number of alerts, and of changes of alarms, that are remembered: for streams that reconnect and to recognise
+# repeated deliveries. Many alerts do not push out the alarms.
+RECENT = 1_000
 
 HEARTBEAT = b":\n\n"
 
@@ -54,6 +56,40 @@ class _Stream:
         self.watched = selectors.EVENT_READ
 
 
+class _Recent:
+    """The newest events of one kind by their ids, oldest first."""
+
+    def __init__(self, kind: bytes) -> None:
+        self._kind = kind
+        self._events: dict[str, tuple[int, Alert | Alarm, bytes]] = {}
+
+    def add(self, number: int, event_id: str, content: Alert | Alarm) -> bytes | None:
+        """Return the event with this content; None if it is known.
+
+        Args:
+            number: counts all events, of every kind.
+        """
+        known = self._events.get(event_id)
+        if known and known[1] == content:
+            return None
+        event = b"event: %b\nid: %b\ndata: %b\n\n" % (self._kind, event_id.encode(), msgspec.json.encode(content))
+        # An id that comes again, with another content, is the newest.
+        self._events.pop(event_id, None)
+        self._events[event_id] = (number, content, event)
+        if len(self._events) > RECENT:
+            del self._events[next(iter(self._events))]
+        return event
+
+    def number(self, event_id: str) -> int | None:
+        """The number of the event with this id; None if it is not remembered."""
+        known = self._events.get(event_id)
+        return known[0] if known else None
+
+    def after(self, number: int) -> Iterator[tuple[int, bytes]]:
+        """The events after this number, each with its own."""
+        return ((at, event) for at, _, event in self._events.values() if at > number)
+
+
 class EventStreams:
     """The thread that pushes: ``start`` it, ``add`` streams, publish; ``close`` ends it and all streams.
 
@@ -67,7 +103,8 @@ class EventStreams:
         self._metrics_due_s: float | None = None
         self._metrics_sent_s = -math.inf
         self._heartbeat_s = clock()
-        self._recent: dict[str, tuple[Alert, bytes]] = {}
+        self._alerts, self._alarms = _Recent(b"alert"), _Recent(b"alarm")
+        self._events = 0
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
@@ -97,7 +134,7 @@ class EventStreams:
         return len(self._streams) < MAX_STREAMS
 
     def add(self, sock: socket.socket, last_event_id: str = "") -> None:
-        """Push to a connection: first the figures, then the alerts after ``last_event_id``, then what is published."""
+        """Push to a connection: first the figures, then the events after ``last_event_id``, then what is published."""
         self._do(lambda: self._open(sock, last_event_id))
 
     def publish_metrics(self, metrics: bytes) -> None:
@@ -107,7 +144,12 @@ class EventStreams:
     def publish_alerts(self, delivered: Sequence[Delivered], _: Offsets | None = None) -> None:
         """Push alerts, but none that was pushed before."""
         if delivered:
-            self._do(lambda: self._push_alerts([one.alert for one in delivered]))
+            self._do(lambda: self._push_new(self._alerts, [(one.alert.alert_id, one.alert) for one in delivered]))
+
+    def publish_alarms(self, changes: Sequence[tuple[str, Alarm]], _: Offsets | None = None) -> None:
+        """Push changed alarms, each with an id of the change; but none that was pushed before."""
+        if changes:
+            self._do(lambda: self._push_new(self._alarms, changes))
 
     def _do(self, work: Callable[[], None]) -> None:
         self._work.put(work)
@@ -178,11 +220,15 @@ class EventStreams:
         stream = _Stream(sock, self._clock())
         self._streams.add(stream)
         self._selector.register(sock, stream.watched, stream)
-        ids = list(self._recent)
-        missed = ids[ids.index(last_event_id) + 1 :] if last_event_id in self._recent else []
-        events = [self._recent[alert_id][1] for alert_id in missed]
         stream.shown = self._metrics
+        events = self._missed(last_event_id)
         self._push(stream, b"".join([b"retry: %d\n\n" % RETRY_MS, self._metrics or b"", *events]))
+
+    def _missed(self, last_event_id: str) -> list[bytes]:
+        """The events after the one with this id, oldest first; none if it is not remembered."""
+        kinds = (self._alerts, self._alarms)
+        last = max(kind.number(last_event_id) or 0 for kind in kinds)
+        return [event for _, event in sorted(one for kind in kinds for one in kind.after(last))] if last else []
 
     def _take_metrics(self, event: bytes) -> None:
         if event != self._metrics:
@@ -190,17 +236,12 @@ class EventStreams:
             if self._metrics_due_s is None:
                 self._metrics_due_s = max(self._clock(), self._metrics_sent_s + METRICS_EVERY_S)
 
-    def _push_alerts(self, alerts: list[Alert]) -> None:
+    def _push_new(self, kind: _Recent, contents: Iterable[tuple[str, Alert | Alarm]]) -> None:
         events = []
-        for alert in alerts:
-            known = self._recent.get(alert.alert_id)
-            if known and known[0] == alert:
-                continue
-            event = b"event: alert\nid: %b\ndata: %b\n\n" % (alert.alert_id.encode(), msgspec.json.encode(alert))
-            self._recent[alert.alert_id] = (alert, event)
-            events.append(event)
-        while len(self._recent) > RECENT_ALERTS:
-            del self._recent[next(iter(self._recent))]
+        for event_id, content in contents:
+            self._events += 1
+            if event := kind.add(self._events, event_id, content):
+                events.append(event)
         if events:
             chunk = b"".join(events)
             for stream in list(self._streams):

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
+from typing import Any
 
 from iot.batches import MAX_LOCATIONS, MAX_SENSORS, MAX_TYPES, OTHER
 from iot.readings import STANDARD_UNITS, format_timestamp
 from iot.results.model import STARTING, State, Status
 from iot.settings import BOOTSTRAP_SERVERS, READINGS_TOPIC
-from iot.web.schemas import AlertCount, HealthLevel, Lag, LatestReading, Metrics, PageState, SensorStats
+from iot.web.schemas import AlarmCount, AlertCount, HealthLevel, Lag, LatestReading, Metrics, PageState, SensorStats
 
 # How long the processing, a query or all sensors may be silent before the page says so.
 SILENT_S = 15.0
@@ -40,6 +42,8 @@ def metrics(state: State, now_s: float) -> Metrics:
         messages_per_second=state.rate_10s if known and not _nothing_processed(state) else None,
         lag=_lag(state, now_s),
         last_update=None if state.processed_s is None else _iso(state.processed_s),
+        active_alarms=_active_alarms(state),
+        silent_sensors=state.silent_sensors,
         state=name,
         state_reason=why,
         spark_ui=status.spark_ui if status else None,
@@ -98,6 +102,8 @@ def _health(state: State, now_s: float) -> tuple[HealthLevel | None, list[str]]:
     warnings = []
     if not failures and state.status and state.status.lag_10s:
         warnings.append("processing is more than 10 s behind")
+    if not failures and state.status and state.status.alarms_away:
+        warnings.append(f"changes of alarms wait to be sent: {state.status.alarms_away}")
     rejected = state.rejected / max(1, state.messages + state.rejected)
     if rejected > WARN_REJECTED:
         warnings.append(f"{rejected:.1%} of the messages were rejected")
@@ -121,6 +127,11 @@ def _failures(status: Status | None, now_s: float) -> list[str]:
     if status.alerts_away:
         failures.append(f"alerts cannot be kept: {status.alerts_away}")
     return failures
+
+
+def is_silent(status: Status | None, now_s: float) -> bool:
+    """Whether the processing does not report, so that what it reported before says nothing about now."""
+    return bool(_silence(status, now_s))
 
 
 def _silence(status: Status | None, now_s: float) -> list[str]:
@@ -164,6 +175,14 @@ def _sensor_stats(state: State) -> list[SensorStats]:
             )
         )
     return rows
+
+
+def _active_alarms(state: State) -> list[AlarmCount]:
+    """Alarms by state and severity, of all sensor types."""
+    counts: Counter[tuple[Any, Any]] = Counter()
+    for one in state.alarms:
+        counts[one.state, one.severity] += one.number
+    return [AlarmCount(*group, count) for group, count in sorted(counts.items())]
 
 
 def _lag(state: State, now_s: float) -> Lag | None:

@@ -32,4 +32,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="the token that readers must present; better in IOT_TOKEN, because other users can see command lines",
     )
-    group.add_argument("--insecure", action="store_true", help="let everyone who can reach --host read without a token")
+    group.add_argument("--insecure", action="store_true", help="let everyone who can reach --host in without a token")

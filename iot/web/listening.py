@@ -24,8 +24,8 @@ CONNECT_S = 0.5
 INSTANCE_HEADER = "X-Dashboard-Instance"
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Listen on an address.
+def listen(host: str, port: int, port_flag: str = "--port") -> socket.socket:
+    """Listen on an address; ``port_flag`` is the flag that chooses another port.
 
     Raises:
         UserError: the port is in use, also on another address that ``localhost`` may lead to; or this machine does not
@@ -48,12 +48,12 @@ def listen(host: str, port: int) -> socket.socket:
             continue
         try:
             if listening.getsockname()[0] in LOCALHOST:
-                _require_localhost_free(listening)
+                _require_localhost_free(listening, port_flag)
         except UserError:
             listening.close()
             raise
         return listening
-    raise UserError(_why(host, port, failure))
+    raise UserError(_why(host, port, port_flag, failure))
 
 
 def _listen(family: int, address: tuple[object, ...]) -> socket.socket:
@@ -73,7 +73,7 @@ def _listen(family: int, address: tuple[object, ...]) -> socket.socket:
     return listening
 
 
-def _require_localhost_free(listening: socket.socket) -> None:
+def _require_localhost_free(listening: socket.socket, port_flag: str) -> None:
     """Check that no other program answers where ``http://localhost`` may lead.
 
     A program that listens on ::1 or on all addresses does not always keep us from listening on 127.0.0.1, but a browser
@@ -85,19 +85,19 @@ def _require_localhost_free(listening: socket.socket) -> None:
         with suppress(OSError), socket.create_connection((other, port), CONNECT_S):
             raise UserError(
                 f"port {port} is already in use: another program listens on [{other}], where localhost may lead; "
-                "choose another with --port"
+                f"choose another with {port_flag}"
             )
 
 
-def _why(host: str, port: int, error: OSError | None) -> str:
+def _why(host: str, port: int, port_flag: str, error: OSError | None) -> str:
     what = f"cannot serve at {host} port {port}: "
     number = error.errno if error else None
     if number == errno.EADDRINUSE:
-        return f"{what}the port is already in use; choose another with --port"
+        return f"{what}the port is already in use; choose another with {port_flag}"
     if number in (errno.EACCES, errno.EPERM):
         # Ports below 1024 need a right of their own. Another refusal may hold for the address, too.
-        fix = "a port above 1023 with --port" if port < 1024 else "another with --host or --port"
+        fix = f"a port above 1023 with {port_flag}" if port < 1024 else f"another with --host or {port_flag}"
         return f"{what}{reason(error or OSError())}; choose {fix}"
     if number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
         return f"{what}this machine does not have that address; choose another with --host"
-    return f"{what}{reason(error or OSError())}; choose another with --host or --port"
+    return f"{what}{reason(error or OSError())}; choose another with --host or {port_flag}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
@@ -45,11 +46,33 @@ class Parameters:
             raise ParameterError(f"{name}: expected {' or '.join(choices)}")
         return text
 
-    def string(self, name: str) -> str | None:
-        """A string no longer than a reading may have; None if absent."""
+    def one_of(self, name: str, choices: Sequence[str]) -> Any:
+        """One of the choices; None if absent."""
         text = self._text(name)
-        if text is not None and len(text) > MAX_STRING:
-            raise ParameterError(f"{name}: expected at most {MAX_STRING} characters")
+        if text is not None and text not in choices:
+            raise ParameterError(f"{name}: expected {' or '.join(choices)}")
+        return text
+
+    def choices(self, name: str, choices: Sequence[str], otherwise: Sequence[str]) -> tuple[Any, ...]:
+        """Some of the choices, with commas between them, in their order."""
+        text = self._text(name)
+        given = otherwise if text is None else text.split(",")
+        if set(given) - set(choices):
+            raise ParameterError(f"{name}: expected one or more of {', '.join(choices)}, with commas between them")
+        return tuple(choice for choice in choices if choice in given)
+
+    def boolean(self, name: str) -> bool | None:
+        """True or false; None if absent."""
+        text = self._text(name)
+        if text not in (None, "true", "false"):
+            raise ParameterError(f"{name}: expected true or false")
+        return None if text is None else text == "true"
+
+    def string(self, name: str, most: int = MAX_STRING) -> str | None:
+        """A string, by default no longer than a reading may have; None if absent."""
+        text = self._text(name)
+        if text is not None and len(text) > most:
+            raise ParameterError(f"{name}: expected at most {most} characters")
         return text
 
     def moment_us(self, name: str) -> int | None:

@@ -1,33 +1,39 @@
 """Serve the dashboard: the page, the API and the stream of events, read from the results database.
 
 iot_streaming_app.py starts this as a process of its own. It never touches Spark, so it answers within milliseconds
-whatever Spark is doing. Alerts come straight from their topic.
+whatever Spark is doing. Alerts and alarms come straight from their topics.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import socket
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from io import FileIO
+from typing import Any
+
+import msgspec
 
 from iot import cli, settings
-from iot.kafka.alert_feed import AlertFeed
+from iot.alarms.model import Alarm
+from iot.kafka.alert_feed import AlertFeed, Feed
 from iot.processes import stop_event, until_stopped
 from iot.results.store import Store
-from iot.settings import Kafka, UserError
+from iot.settings import ALARMS_TOPIC, Kafka, UserError
+from iot.web import services
 from iot.web.access import require_token
-from iot.web.app import create_app, services
+from iot.web.app import create_app
 from iot.web.events import EventStreams
 from iot.web.flags import add_arguments
 from iot.web.listening import listen
 from iot.web.server import Server
 from iot.web.snapshots import Snapshots
 
-# How often to check whether the alert feed has failed.
+# How often to check whether a feed has failed.
 CHECK_EVERY_S = 1.0
 
 
@@ -49,7 +55,7 @@ def serve(args: argparse.Namespace, stop: threading.Event) -> None:
         server = Server(listening, app)
         server.start()
         stack.callback(server.stop)
-        streams, snapshots = services(app).streams, services(app).snapshots
+        streams, snapshots = services.of(app).streams, services.of(app).snapshots
         streams.start()
         stack.callback(streams.close)
         snapshots.start()
@@ -58,7 +64,7 @@ def serve(args: argparse.Namespace, stop: threading.Event) -> None:
             # Unbuffered: a thread that still waits on a buffered stdin would hold its lock when Python exits.
             lines = FileIO(0, closefd=False)
             threading.Thread(target=take_reports, args=(lines, snapshots), name="stdin", daemon=True).start()
-        follow_alerts(kafka, args.topic, streams, stop)
+        follow(kafka, args.topic, streams, stop)
 
 
 def take_reports(lines: Iterable[bytes], snapshots: Snapshots) -> None:
@@ -67,22 +73,45 @@ def take_reports(lines: Iterable[bytes], snapshots: Snapshots) -> None:
         snapshots.write_failure = line.decode().strip() or None
 
 
-def follow_alerts(kafka: Kafka, topic: str, streams: EventStreams, stop: threading.Event) -> None:
-    """Push alerts as they are raised, until ``stop`` is set; after a failure, connect again.
+def follow(kafka: Kafka, topic: str, streams: EventStreams, stop: threading.Event) -> None:
+    """Push alerts and alarms as they come, until ``stop`` is set; after a failure, connect again.
 
     Raises:
         UserError: Kafka refuses the connection.
     """
     while not stop.is_set():
-        feed = AlertFeed(kafka, topic, streams.publish_alerts)
-        feed.start()
-        while not stop.wait(CHECK_EVERY_S) and not feed.failure:
+        feeds = (
+            AlertFeed(kafka, topic, streams.publish_alerts),
+            Feed(kafka, ALARMS_TOPIC, change_decoder(topic), streams.publish_alarms),
+        )
+        for feed in feeds:
+            feed.start()
+        while not stop.wait(CHECK_EVERY_S) and not any(feed.failure for feed in feeds):
             pass
-        feed.close(timeout_s=0.5)
-        if isinstance(feed.failure, UserError):
-            raise feed.failure
-        if feed.failure:
-            print(f"error: alerts were not pushed: {settings.reason(feed.failure)}; trying again", file=sys.stderr)
+        for feed in feeds:
+            feed.close(timeout_s=0.5)
+        for failure in [feed.failure for feed in feeds if feed.failure]:
+            if isinstance(failure, UserError):
+                raise failure
+            print(f"error: events were not pushed: {settings.reason(failure)}; trying again", file=sys.stderr)
+
+
+def change_decoder(topic: str) -> Callable[[Any], tuple[str, Alarm] | None]:
+    """Return what makes, of a record of the topic of alarms, an id of the change and the alarm.
+
+    Alarms about readings of other topics are skipped, and so are those that were forgotten, which have no value.
+    """
+    is_ours = re.compile(rf"{re.escape(topic)}-[0-9]+-[0-9]+(-silent)?-(info|warning|critical)", re.ASCII).fullmatch
+    decode_alarm = msgspec.json.Decoder(Alarm).decode
+
+    def decode(record: Any) -> tuple[str, Alarm] | None:
+        try:
+            alarm = decode_alarm(record.value or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return (f"{record.topic}-{record.partition}-{record.offset}", alarm) if is_ours(alarm.alarm_id) else None
+
+    return decode
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
-from iot.alerts import Alert
+from iot.alarms.model import Alarm, Matcher
+from iot.alerts import Alert, Severity
 
 MAX_ALERTS = 1_000
+MAX_ALARMS = 1_000
+# Maximum length of what people write, in characters.
+MAX_NAME = 128
+MAX_COMMENT = 1_000
+MAX_EXPRESSION = 1_000
+MAX_MATCHERS = 20
+MAX_CURSOR = 1_000
 
 MOMENT = {"format": "date-time", "examples": ["2026-11-24T02:15:07.123456+00:00"]}
 
@@ -20,6 +29,10 @@ Moment = Annotated[str, Meta(extra_json_schema=MOMENT)]
 Average = Annotated[float | None, Meta(description="null where the sum overflowed")]
 PageState = Literal["no_data", "live", "stale", "failed"]
 HealthLevel = Literal["Good", "Warning", "Critical"]
+ActiveState = Literal["pending", "firing"]
+SilenceState = Literal["expired", "active", "pending"]
+Name = Annotated[str, Meta(max_length=MAX_NAME)]
+Comment = Annotated[str, Meta(max_length=MAX_COMMENT)]
 
 
 class SensorStats(Struct, kw_only=True):
@@ -62,6 +75,14 @@ class AlertCount(Struct):
     count: Count
 
 
+class AlarmCount(Struct):
+    """Active alarms of one state and severity."""
+
+    state: ActiveState
+    severity: Severity
+    count: Count
+
+
 class Metrics(Struct, kw_only=True):
     """All figures of the page."""
 
@@ -79,6 +100,8 @@ class Metrics(Struct, kw_only=True):
     lag: Lag | None
     last_update: Moment | None
     # The contract ends here: what follows is for the page.
+    active_alarms: Annotated[list[AlarmCount], Meta(description="none for a state and severity without an alarm")]
+    silent_sensors: Annotated[Count, Meta(description="sensors about which a SENSOR_SILENT fires")]
     state: PageState
     state_reason: str | None
     spark_ui: Annotated[str | None, Meta(description="the address of Spark's own user interface")]
@@ -97,6 +120,67 @@ class Alerts(Struct):
 
     alerts: Annotated[list[Alert], Meta(max_length=MAX_ALERTS, description="newest first, by event time")]
     total_alerts: Count
+
+
+class Alarms(Struct):
+    """An answer of /api/alarms."""
+
+    alarms: Annotated[list[Alarm], Meta(max_length=MAX_ALARMS, description="newest first by fired, then by started")]
+    total: Annotated[Count, Meta(description="how many there are on all pages")]
+    next: Annotated[str | None, Meta(description="the parameter after of the next page; null on the last one")]
+
+
+class AckGiven(Struct):
+    """Who takes care of an alarm."""
+
+    by: Name | None = None
+    comment: Comment | None = None
+
+
+class MatcherGiven(Struct, rename="camel"):
+    """Whether the field of an alarm is, or is not, this text or one that the regular expression matches."""
+
+    name: Literal["rule", "severity", "sensor_id", "sensor_type", "location"]
+    value: Annotated[str, Meta(max_length=MAX_EXPRESSION, description="regular expressions: in RE2's syntax, anchored")]
+    is_regex: bool = False
+    is_equal: bool = True
+
+
+class SilenceGiven(Struct, rename="camel"):
+    """A silence to begin, or with the id of one, to change."""
+
+    matchers: Annotated[list[MatcherGiven], Meta(min_length=1, max_length=MAX_MATCHERS)]
+    starts_at: str
+    ends_at: str
+    created_by: Name
+    comment: Comment
+    id: Name | None = None
+
+
+class SilenceStatus(Struct):
+    """Whether a silence is still to come, holds now, or is over."""
+
+    state: SilenceState
+
+
+class SilenceShown(Struct, rename="camel", kw_only=True):
+    """A silence: while it is active, alarms that all its matchers match are not notified."""
+
+    id: str
+    status: SilenceStatus
+    updated_at: Moment
+    matchers: list[Matcher]
+    starts_at: Moment
+    ends_at: Moment
+    created_by: str
+    comment: str
+
+
+class SilenceId(Struct):
+    """The answer to a silence that was posted."""
+
+    # Alertmanager writes it so.
+    silence_id: str = msgspec.field(name="silenceID")
 
 
 class WindowRow(Struct, gc=False):
@@ -131,4 +215,4 @@ class Error(Struct):
     error: str
 
 
-SCHEMAS = (Metrics, Alerts, Windows, Health, Error)
+SCHEMAS = (Metrics, Alerts, Alarms, Alarm, AckGiven, SilenceGiven, SilenceShown, SilenceId, Windows, Health, Error)

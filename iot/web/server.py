@@ -1,11 +1,13 @@
 """The HTTP server of the dashboard: cheroot, extended for many open pages.
 
 An event stream is handed over to the code that serves it, which frees the thread of the request. A connection gets a
-thread only once it has sent something, and every request has a deadline.
+thread only once it has sent something, and every request has a deadline. Bodies are read by a part of the threads, so
+that slow ones delay no reader.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import socket
@@ -16,7 +18,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from cheroot.server import HTTPConnection
+import msgspec
+from cheroot.errors import MaxSizeExceeded
+from cheroot.server import HTTPConnection, HTTPRequest
 from cheroot.wsgi import Gateway_10
 from cheroot.wsgi import Server as CherootServer
 
@@ -27,11 +31,18 @@ THREADS = 32
 MAX_IDLE = 1_000
 MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 64 * 1024
+# Maximum number of bodies that are read at the same time. The other threads stay free for requests without one.
+BODIES = 8
 # How long a connection may be idle, and how long a single read or write may take.
 IDLE_S = 10
 # How long the head of a request may take, and how long the client may take to read the answer.
 HEAD_S = 10.0
 ANSWER_S = 60.0
+# How long the body of a request may take.
+BODY_S = 5.0
+# How long, and how much, is still read of a body that was refused, so that its sender sees the answer.
+LINGER_S = 1.0
+LINGER_BYTES = 1024 * 1024
 # How long requests may still run after the server is stopped.
 STOP_S = 1.0
 # How often deadlines are checked.
@@ -47,7 +58,23 @@ After ``hand_over``, the server sends the head of the answer and then calls ``ta
 """
 
 
+class _Request(HTTPRequest):
+    def simple_response(self, status: str, msg: str = "") -> None:
+        """Refuse a request that never reaches the application, in the form that the API has for errors."""
+        self.close_connection = True
+        body = msgspec.json.encode({"error": msg or status.partition(" ")[2]})
+        head = f"{self.server.protocol} {status}\r\nContent-Type: application/json\r\n"
+        if status.startswith("503"):
+            head += "Retry-After: 1\r\n"
+        head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        with suppress(OSError):
+            self.conn.wfile.write(head.encode() + body)
+        if status.startswith("413"):
+            self.conn.linger_for_body()
+
+
 class _Connection(HTTPConnection):
+    RequestHandlerClass = _Request
     is_new = True
     handed_over = False
 
@@ -62,6 +89,21 @@ class _Connection(HTTPConnection):
         if not self.handed_over:
             super().close()
 
+    def linger_for_body(self) -> None:
+        """Read on for a moment: the kernel would reset a connection with unread data, and the answer would be lost."""
+        if not self.server.lingering.acquire(blocking=False):
+            return
+        try:
+            self.server.limit(self, LINGER_S)
+            self.socket.shutdown(socket.SHUT_WR)
+            unread = LINGER_BYTES
+            while unread > 0 and (part := self.socket.recv(1 << 16)):
+                unread -= len(part)
+        except OSError:
+            pass
+        finally:
+            self.server.lingering.release()
+
 
 class _Gateway(Gateway_10):
     def __init__(self, req: Any) -> None:
@@ -75,7 +117,48 @@ class _Gateway(Gateway_10):
         self.req.response_protocol = "HTTP/1.0"
         self._hand_to = hand_to
 
+    def _take_body(self) -> bool:
+        """Read the whole body for the application; where that is not possible, refuse the request and return False."""
+        request, server = self.req, self.req.server
+        length = 0 if request.chunked_read else request.rfile.remaining
+        if not request.chunked_read and length <= 0:
+            return True
+        if not server.bodies.acquire(blocking=False):
+            request.simple_response("503 Service Unavailable", "too many requests with a body at once: try again")
+            return False
+        try:
+            server.limit(request.conn, BODY_S)
+            body = request.rfile.read()
+        except MaxSizeExceeded:
+            body = None
+        except ValueError:
+            request.simple_response("400 Bad Request", "the body is not chunked as its header says")
+            return False
+        except OSError as error:
+            # This is how a chunk that is too large is reported.
+            if error.errno is not None or isinstance(error, TimeoutError):
+                raise
+            body = None
+        finally:
+            server.bodies.release()
+            server.limit(request.conn, ANSWER_S)
+        if body is None:
+            text = f"the body is larger than {server.max_request_body_size} bytes"
+            request.simple_response("413 Request Entity Too Large", text)
+            return False
+        if len(body) < length:
+            # The client has gone, or was too slow and was cut off.
+            request.close_connection = True
+            return False
+        self.env["wsgi.input"] = io.BytesIO(body)
+        self.env["CONTENT_LENGTH"] = str(len(body))
+        return True
+
     def respond(self) -> None:
+        if not self._take_body():
+            # Nothing more is to be sent.
+            self.req.ready = False
+            return
         super().respond()
         if self._hand_to:
             self.req.close_connection = True
@@ -86,6 +169,8 @@ class _Gateway(Gateway_10):
 class Server(CherootServer):
     """Serves a WSGI application in its own threads: ``start``, then ``stop``."""
 
+    threads = THREADS
+    bodies_at_once = BODIES
     ConnectionClass = _Connection
     expiration_interval = CHECK_EVERY_S
     keep_alive_conn_limit = MAX_IDLE
@@ -98,8 +183,12 @@ class Server(CherootServer):
             listening: a socket that listens, as ``listening.listen`` returns it. The server closes it.
         """
         address = listening.getsockname()[:2]
-        super().__init__(address, application, THREADS, server_name="iot", request_queue_size=BACKLOG, timeout=IDLE_S)
+        super().__init__(
+            address, application, self.threads, server_name="iot", request_queue_size=BACKLOG, timeout=IDLE_S
+        )
         self._listening = listening
+        self.bodies = threading.BoundedSemaphore(self.bodies_at_once)
+        self.lingering = threading.BoundedSemaphore(BODIES)
         self.gateway = _Gateway
         self._deadlines_s: dict[_Connection, float] = {}
         self._stopping_s = float("inf")

@@ -44,6 +44,8 @@ class Snapshot(NamedTuple):
     """Why not healthy."""
     body: Body
     """``metrics`` as the answer of /api/metrics."""
+    database_failure: str | None
+    """Why the database cannot be read, or the processing cannot write to it."""
     pushed: bytes
     """``metrics`` without the long lists, as JSON."""
 
@@ -142,4 +144,4 @@ def _snapshot(state: State, version: int, now_s: float, failure: str | None) -> 
         shown.state, shown.state_reason = "failed", failure
     body = json_body(shown)
     pushed = msgspec.json.encode({name: getattr(shown, name) for name in PUSHED})
-    return Snapshot(now_s, version, state, shown, healthy, reason, body, pushed)
+    return Snapshot(now_s, version, state, shown, healthy, reason, body, failure, pushed)

@@ -20,7 +20,7 @@ from iot.broker.broker import Broker, find_free_port
 from iot.settings import Kafka
 from tests.support import oracle
 from tests.support.oracle import Window
-from tests.support.scripts import ROOT
+from tests.support.scripts import ROOT, started
 
 
 class App:
@@ -38,13 +38,10 @@ class App:
     def running(self) -> Iterator[subprocess.Popen[str]]:
         """Start the application; kill it at the end of the ``with`` block."""
         environment = os.environ | {"IOT_LOG_DIR": str(self.folder / "log")}
-        with subprocess.Popen(
+        with started(
             self.command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
+            yield process
 
     def get(self, path: str) -> Any:
         """The JSON at a path of the API; None if there is no answer."""
@@ -94,7 +91,7 @@ def require_exact(app: App, records: list[oracle.Record], topic: str, eventually
     )
     assert oracle.differences(app.windows(), oracle.over_all_locations(wanted.windows)) == []
     values: dict[str, list[float]] = {}
-    for reading in filter(None, (oracle.parse(record.value) for record in records)):
+    for reading in filter(None, map(oracle.reading_of, records)):
         values.setdefault(reading["sensor_type"], []).append(reading["value"])
     assert {
         row["sensor_type"]: (row["count"], row["min_value"], row["max_value"]) for row in metrics["sensor_stats"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,8 @@ import pyarrow as pa
 
 from iot.batches import BatchReport
 from iot.readings import Message, encode, format_timestamp
-from iot.spark.contexts import Context
+from iot.spark.candidates import Sides
+from iot.spark.contexts import Context, Watched
 from iot.spark.fold import fold
 from iot.spark.lateness import Outcome, decode_outcome, judge
 
@@ -33,8 +35,15 @@ def reading(at_us: int, value: float = 20.0, sensor_id: str = "s", **fields: Any
     )
 
 
-def arrow_batches(sent: list[Sent], size: int = 50_000) -> dict[int, list[pa.RecordBatch]]:
-    """Arrow batches of at most ``size`` rows, by partition."""
+def arrow_batches(
+    sent: list[Sent], size: int = 50_000, offsets: Mapping[int, int] | None = None
+) -> dict[int, list[pa.RecordBatch]]:
+    """Arrow batches of at most ``size`` rows, by partition.
+
+    Args:
+        offsets: the first offset of a partition, 0 if missing.
+    """
+    offsets = offsets or {}
     by_partition = defaultdict(list)
     for one in sent:
         by_partition[one.partition].append(one)
@@ -45,7 +54,9 @@ def arrow_batches(sent: list[Sent], size: int = 50_000) -> dict[int, list[pa.Rec
                     "key": pa.array([b"k"] * len(of[at : at + size]), pa.binary()),
                     "value": pa.array([one.value for one in of[at : at + size]], pa.binary()),
                     "partition": pa.array([partition] * len(of[at : at + size]), pa.int32()),
-                    "offset": pa.array(range(at, at + len(of[at : at + size])), pa.int64()),
+                    "offset": pa.array(
+                        (offsets.get(partition, 0) + row for row in range(at, min(at + size, len(of)))), pa.int64()
+                    ),
                     "timestamp_ms": pa.array([one.arrived_ms for one in of[at : at + size]], pa.int64()),
                 }
             )
@@ -61,13 +72,16 @@ def run_batch(
     size: int = 50_000,
     sensors: bool = True,
     state_slack_s: int = 1_000_000_000,
+    offsets: Mapping[int, int] | None = None,
+    alarm_sides: Sides | None = None,
+    watched: Watched | None = None,
 ) -> tuple[list[dict[str, Any]], BatchReport, Context]:
     """Fold and judge one batch; return the rows for the windows, the report and the context of the next batch."""
     context = context or Context()
     folded = [
         row
-        for of_partition in arrow_batches(sent, size).values()
-        for row in fold(of_partition, context, sensors=sensors)
+        for of_partition in arrow_batches(sent, size, offsets).values()
+        for row in fold(of_partition, context, None, sensors, alarm_sides, watched)
     ]
     rows = [row for batch in judge(folded, context, 7, state_slack_s) for row in batch.to_pylist()]
     [last] = [row for row in rows if row["batch_id"] is not None]

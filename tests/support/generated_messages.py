@@ -7,7 +7,7 @@ import random
 
 import msgspec
 
-from iot.alerts import Rule
+from iot.alerts import Rule, Rules
 from iot.readings import CONVERSIONS, MAX_STRING
 from tests.support.cases import CASES, EXAMPLE
 
@@ -16,13 +16,14 @@ KAFKA_MS = 1_795_486_447_123
 END_OF_TIME_MS = 253_402_300_800_000
 
 # Rules that every accepted case of the table breaks, with any value.
-EVERY_VALUE_ALERTS = {
-    (case["accept"]["sensor_type"], case["accept"]["unit"]): Rule(
-        case["accept"]["sensor_type"], case["accept"]["unit"], max=-1e308
+EVERY_VALUE_ALERTS = Rules(
+    tuple(
+        Rule(*key, max=-1e308)
+        for key in dict.fromkeys(
+            (case["accept"]["sensor_type"], case["accept"]["unit"]) for case in CASES if "accept" in case
+        )
     )
-    for case in CASES
-    if "accept" in case
-}
+)
 
 # Numbers near the bounds in every unit, and numbers that are hard to read.
 VALUES = """
@@ -114,13 +115,13 @@ class MessageGenerator:
             return self._string(self._timestamp(), 0.1)
         if name == "sensor_type":
             return self._string(
-                pick(["temperature", "humidity", "pressure"] * 5 + [key[0] for key in EVERY_VALUE_ALERTS]), 0.1
+                pick(["temperature", "humidity", "pressure"] * 5 + [key[0] for key in EVERY_VALUE_ALERTS.bounds]), 0.1
             )
         if name == "unit":
             return pick(
                 [
                     "null",
-                    *(self._string(key[1], 0.1) for key in EVERY_VALUE_ALERTS),
+                    *(self._string(key[1], 0.1) for key in EVERY_VALUE_ALERTS.bounds),
                     *(f'"{u}"' for _, u in CONVERSIONS),
                 ]
             )

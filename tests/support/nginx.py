@@ -32,6 +32,7 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    {upstreams}
     server {{
         listen 127.0.0.1:{port};
         {locations}
@@ -53,13 +54,13 @@ def require_nginx() -> str:
 
 
 @contextmanager
-def running_nginx(folder: Path, locations: str) -> Iterator[str]:
-    """Run nginx with these ``location`` blocks; yields its URL."""
+def running_nginx(folder: Path, locations: str, upstreams: str = "") -> Iterator[str]:
+    """Run nginx with these ``location`` and ``upstream`` blocks; yields its URL."""
     nginx, port = require_nginx(), find_free_port()
     config, log = folder / "nginx.conf", folder / "nginx.log"
     # Its workers would otherwise be of a user who cannot write to the folder.
     user = "user root;" if os.geteuid() == 0 else ""
-    config.write_text(CONFIG.format(user=user, folder=folder, port=port, locations=locations))
+    config.write_text(CONFIG.format(user=user, folder=folder, port=port, locations=locations, upstreams=upstreams))
     with log.open("wb") as output:
         command = [nginx, "-p", str(folder), "-e", "stderr", "-c", str(config)]
         process = spawn(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)

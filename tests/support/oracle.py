@@ -174,10 +174,23 @@ def breaks_a_rule(reading: dict[str, Any]) -> bool:
     return not low <= reading["value"] <= high
 
 
+Alerts = dict[str, tuple[str, int]]
+"""By id of an alert, its sensor, and the event time in microseconds since the epoch."""
+
+
+def alerts(records: list[Record], topic: str) -> Alerts:
+    """The alerts that these messages raise under the default rules."""
+    readings = ((record, reading_of(record)) for record in records)
+    return {
+        f"{topic}-{of.partition}-{of.offset}": (reading["sensor_id"], reading["time_us"])
+        for of, reading in readings
+        if reading and breaks_a_rule(reading)
+    }
+
+
 def alert_ids(records: list[Record], topic: str) -> set[str]:
     """The ids of the alerts that these messages raise under the default rules."""
-    readings = ((record, reading_of(record)) for record in records)
-    return {f"{topic}-{of.partition}-{of.offset}" for of, reading in readings if reading and breaks_a_rule(reading)}
+    return set(alerts(records, topic))
 
 
 def gaps_and_repeats(records: list[Record]) -> tuple[list[str], list[str]]:

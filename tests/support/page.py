@@ -182,7 +182,7 @@ def open_page(browser, site) -> Iterator[Callable[..., Page]]:
     yield open_one
     for context in contexts:
         context.close()
-    assert problems == []
+    assert problems == [], problems
     # blob: and data: stay within the page.
     assert [url for url in asked if not url.startswith((f"{site.address}/", "blob:", "data:"))] == []
     assert any(url.endswith("/static/dashboard.js") for url in asked)

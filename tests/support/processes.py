@@ -22,6 +22,56 @@ from tests.support.app import App
 from tests.support.scripts import ROOT
 
 SENSORS = 60
+# The default rules, and critical ones that the simulator's faults break and keep again and again. Alerts stay the same.
+RULES = """
+[[rule]]
+sensor_type = "temperature"
+unit = "celsius"
+min = 15
+max = 30
+clear_min = 16
+clear_max = 29
+
+[[rule]]
+sensor_type = "temperature"
+unit = "celsius"
+min = 12
+max = 34
+clear_max = 33.9
+severity = "critical"
+
+[[rule]]
+sensor_type = "humidity"
+unit = "percent"
+min = 30
+max = 70
+clear_min = 32
+clear_max = 68
+keep_firing_for = "5s"
+
+[[rule]]
+sensor_type = "humidity"
+unit = "percent"
+min = 24
+max = 78
+severity = "critical"
+for = "500ms"
+
+[[rule]]
+sensor_type = "pressure"
+unit = "hPa"
+min = 1000
+max = 1030
+for = "1s"
+
+[[rule]]
+sensor_type = "pressure"
+unit = "hPa"
+min = 992
+max = 1037
+severity = "critical"
+keep_firing_for = "500ms"
+"""
 # How long to wait for a recovery.
 PATIENCE_S = 600.0
 
@@ -45,6 +95,9 @@ class Processes:
 
     def _prepare(self, folder: Path, seed: int, kafka: Kafka, app: App) -> None:
         self.folder, self.kafka, self.app = folder, kafka, app
+        self.rules_file = folder / "rules.toml"
+        self.rules_file.write_text(RULES)
+        app.command += ["--rules", str(self.rules_file)]
         producer = [sys.executable, str(ROOT / "iot_producer.py"), "--bootstrap-servers", kafka.bootstrap_servers]
         producer += ["--rate", str(self.rate_per_s), "--sensors", str(SENSORS), "--seed", str(seed)]
         producer += ["--malformed-ratio", "0.01", "--late-ratio", str(self.late_ratio)]
@@ -65,6 +118,12 @@ class Processes:
     def __exit__(self, *_: object) -> None:
         for name in reversed(self.names):
             self.kill(name)
+
+    def notify(self, file: str) -> None:
+        """Let the application notify the receivers of a file with this content, from its next start on."""
+        path = self.folder / "notify.toml"
+        path.write_text(file)
+        self.app.command += ["--notify", str(path)]
 
     def start(self, name: str) -> None:
         """Start a process; for the broker, wait until it is ready."""

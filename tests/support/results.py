@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from iot.alerts import Alert, Delivered
+from iot.alerts import Alert, Delivered, Rules
 from iot.batches import BatchReport, Identity, Latest, Total
 from iot.readings import format_timestamp
 from iot.results.model import Batch
@@ -19,7 +19,7 @@ NOW_S = 1_795_561_380
 HOUR_S = 3_600
 DAY_S = 24 * HOUR_S
 IDENTITY = Identity("iot-sensors", "first-topic-id")
-NO_RULES: dict[Any, Any] = {}
+NO_RULES = Rules(())
 
 
 def opened(store: Store) -> Iterator[Store]:
@@ -98,9 +98,10 @@ def total(samples: list[Sample]) -> Total:
 
 def latest(samples: list[Sample]) -> Latest:
     last = max(samples, key=lambda sample: (sample.time_us, sample.offset))
-    heard_ms = max(sample.heard_ms for sample in samples)
+    heard_ms = [sample.heard_ms for sample in samples]
     return Latest(
-        last.time_us, last.offset, 0, last.sensor_id, last.sensor_type, last.location, last.value, last.unit, heard_ms
+        *(last.time_us, last.offset, 0, last.sensor_id, last.sensor_type, last.location, last.value, last.unit),
+        *(max(heard_ms), min(heard_ms)),
     )
 
 
@@ -126,7 +127,7 @@ def write_batch(
     batch_id: int,
     samples: list[Sample],
     stream: Stream | None = None,
-    rules: Any = NO_RULES,
+    rules: Rules = NO_RULES,
     now_s: float | None = None,
     **report: Any,
 ) -> bool:

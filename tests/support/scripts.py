@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 EXECUTOR = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
+
+
+@contextmanager
+def started(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A process with these options of ``Popen``, killed at the end of the block if it has not ended.
+
+    ``with subprocess.Popen(…)`` would wait for it, after a failure in the block for ever.
+    """
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def read_until(process: subprocess.Popen[str], pattern: str) -> str:
@@ -35,6 +50,17 @@ def descendants(pid: int) -> list[int]:
         children = parents.get(left.pop(), [])
         found += children
         left += children
+    return found
+
+
+def sockets(pid: int) -> set[str]:
+    """The inodes of the sockets that a process has open; none if it has ended."""
+    found = set()
+    with suppress(FileNotFoundError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            # Any of them may be closed meanwhile.
+            with suppress(FileNotFoundError):
+                found.update(re.findall(r"^socket:\[(\d+)\]$", str(entry.readlink())))
     return found
 
 

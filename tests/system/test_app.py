@@ -6,15 +6,17 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
 from iot.broker.broker import find_free_port
 from tests.support import oracle
 from tests.support.app import App, require_exact
-from tests.support.scripts import command_line, descendants
+from tests.support.scripts import command_line, descendants, read_until
 from tests.support.streams import stream, write
 
 pytestmark = pytest.mark.timeout(600)
@@ -50,6 +52,31 @@ def test_the_api_equals_the_reference_also_after_a_kill(app, broker, topic, even
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 1
         assert "error: Spark ended" in process.stdout.read()
+
+
+@pytest.mark.long
+def test_an_older_copy_of_the_database_is_not_continued(app, broker, topic, tmp_path, eventually):
+    database = tmp_path / "results.db"
+    with app.running() as process:
+        write(broker.kafka, topic, stream(500, seed=12, span_s=10))
+        eventually(lambda: app.messages() == len(oracle.read_topic(broker.bootstrap_servers, topic)), 120)
+        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(tmp_path / "copy")) as copy:
+            source.backup(copy)
+        write(broker.kafka, topic, stream(500, seed=13, span_s=10))
+        eventually(lambda: app.messages() == len(oracle.read_topic(broker.bootstrap_servers, topic)), 120)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    for path in tmp_path.glob("results.db*"):
+        path.unlink()
+    (tmp_path / "copy").rename(database)
+    with app.running() as process:
+        write(broker.kafka, topic, stream(500, seed=14, span_s=10))
+        said = read_until(process, f".*{database} lacks the batches ")
+        eventually(lambda: "an older copy was restored" in (app.get("/api/metrics")["state_reason"] or ""), 20)
+        assert app.status("/healthz") == 503
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 1
+    assert "to reset: rm -r" in said
 
 
 def test_without_a_broker_the_error_names_its_address(app):

@@ -20,7 +20,7 @@ from iot.environment import UTF8_LOCALE, plain
 from iot.java.jars import jars
 from tests.support import oracle
 from tests.support.app import App, require_exact
-from tests.support.scripts import ROOT, command_line, descendants, executors, read_until
+from tests.support.scripts import ROOT, command_line, descendants, executors, read_until, sockets, started
 from tests.support.streams import stream, write
 
 pytestmark = pytest.mark.timeout(600)
@@ -64,6 +64,7 @@ def run_processor(
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("with_submit", [False, True])
 def test_the_processor_is_exact_on_a_cluster(
     broker: Broker, topic: str, cluster: SparkCluster, tmp_path: Path, with_submit: bool
@@ -106,6 +107,39 @@ def test_what_executors_lack_is_said_with_their_machine(
     assert "127.0.0.1" in done.stderr
 
 
+class WithOneBlindWorker(SparkCluster):
+    """The second worker is in a mount namespace of its own, where a folder is another one, as on another machine."""
+
+    blind_to = Path()
+
+    def command(self, name: str, host: str) -> list[str]:
+        command = super().command(name, host)
+        if name != "worker-2":
+            return command
+        return ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(self.blind_to), *command]
+
+
+@pytest.mark.long
+def test_a_folder_that_a_machine_does_not_share_is_said_before_anything_is_written(
+    broker: Broker, topic: str, tmp_path: Path
+) -> None:
+    if os.geteuid() or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+        missing = "root and unshare are needed, to mount a folder for one worker only"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    state = tmp_path / "state"
+    state.mkdir()
+    blind = WithOneBlindWorker(tmp_path / "spark", port=find_free_port(), workers=2, cores=3)
+    blind.blind_to = state
+    with blind as cluster:
+        done = run_processor(broker, topic, cluster, state, IOT_LOG_DIR=str(tmp_path / "log"))
+    assert done.returncode == 1
+    wanted = f"error: {os.uname().nodename} does not see the checkpoint folder {state} of this machine: choose a folder"
+    assert done.stderr.startswith(wanted)
+    assert done.stderr.count("\n") == 1
+    # Nothing is left, so the same command works once the folder is shared.
+    assert list(state.iterdir()) == []
+
+
 @pytest.mark.long
 def test_the_application_survives_its_executors_and_uses_new_ones(
     broker: Broker, topic: str, tmp_path: Path, eventually: Any
@@ -116,6 +150,8 @@ def test_the_application_survives_its_executors_and_uses_new_ones(
         with app.running() as process:
             write(broker.kafka, topic, messages[: READINGS // 3])
             eventually(lambda: app.messages() == READINGS // 3, 180)
+            # Alerts are raised, so their mode was chosen while all executors were there.
+            eventually(lambda: app.get("/api/metrics")["total_alerts"] > 0, 60)
             assert listens_only_on_loopback(process.pid)
             for pid in executors(map(cluster.pid, cluster.workers)):
                 os.kill(pid, signal.SIGKILL)
@@ -143,12 +179,7 @@ def test_the_application_survives_its_executors_and_uses_new_ones(
 
 def listens_only_on_loopback(pid: int) -> bool:
     """Whether no process that this one started, and not itself, listens on an address that others can reach."""
-    inodes = {
-        found[1]
-        for process in (pid, *descendants(pid))
-        for entry in Path(f"/proc/{process}/fd").iterdir()
-        if (found := re.fullmatch(r"socket:\[(\d+)\]", str(entry.readlink())))
-    }
+    inodes = set().union(*map(sockets, (pid, *descendants(pid))))
     rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
     # The state 0A means that it listens.
     ours = [row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes]
@@ -160,17 +191,17 @@ def test_one_command_runs_everything_starts_it_again_and_leaves_nothing(tmp_path
     command = [sys.executable, "-m", "iot.cluster", "--data-dir", str(tmp_path / "data"), "--port", str(port)]
     command += ["--kafka-port", str(find_free_port()), "--master-port", str(find_free_port())]
     environment = os.environ | {"IOT_LOG_DIR": str(tmp_path / "log"), "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+    with started(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         said = read_until(process, r".* s  page +http")
-        started = [int(pid) for pid in re.findall(r"process (\d+)", said)]
+        parts = [int(pid) for pid in re.findall(r"process (\d+)", said)]
         # Three Kafka nodes, master, two workers, PostgreSQL and the producer.
-        assert len(started) == 8
+        assert len(parts) == 8
         assert "at spark://127.0.0.1:" in said
         assert listens_only_on_loopback(process.pid)
-        os.kill(started[0], signal.SIGKILL)
+        os.kill(parts[0], signal.SIGKILL)
         read_until(process, r".* node 1 \(.*\) was killed by signal 9: starting it again in 1 s")
         read_until(process, r".* node 1 \(.*\) is back")
-        for pid, name in zip(started[3:], ("master", "worker-1", "worker-2"), strict=False):
+        for pid, name in zip(parts[3:], ("master", "worker-1", "worker-2"), strict=False):
             os.kill(pid, signal.SIGKILL)
             read_until(process, f".* Spark's {name} was killed by signal 9: starting it again in 1 s")
             read_until(process, f".* Spark's {name} was started again")

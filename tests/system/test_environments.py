@@ -124,6 +124,7 @@ def clone(folder: Path) -> Path:
     return Path(shutil.copy(RUNNER, folder / RUNNER.name))
 
 
+@pytest.mark.long
 def test_a_profile_for_other_programs_changes_nothing(tmp_path):
     variables = foreign(tmp_path / "foreign")
     runner = clone(tmp_path / "clone")
@@ -196,6 +197,7 @@ def test_every_mask_of_file_modes_works(mask, is_bare, tmp_path, no_user):
         assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o700]
 
 
+@pytest.mark.long
 def test_spark_submit_runs_the_processor(tmp_path, broker, topic):
     sender = make_sender("confluent-kafka", broker.kafka, topic)
     sender.send([{"key": b"sensor", "value": b"no reading"}] * READINGS, threading.Event())

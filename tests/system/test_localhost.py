@@ -20,7 +20,7 @@ servers=localhost:$2
 "$0" -m iot.broker --port $2 --data-dir "$1/broker" > "$1/said" 2>&1 &
 broker=$!
 trap 'kill -INT $broker; wait $broker' EXIT
-for i in $(seq 600); do grep -q 'is ready' "$1/said" && break; kill -0 $broker; sleep 0.1; done
+for i in $(seq 600); do grep -qs 'is ready' "$1/said" && break; kill -0 $broker; sleep 0.1; done
 send() { "$0" iot_producer.py --bootstrap-servers $servers --count 3 --rate 1000 --client $1 | grep acknowledged; }
 send kafka-python
 send confluent-kafka

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from kafka import KafkaConsumer
 
 from iot.broker.broker import Broker, find_free_port
 from iot.kafka.sender import CLIENTS
-from iot.loadtest import end_to_end, versus
+from iot.loadtest import backlog, end_to_end, growth, max_rate, steps, versus
+from iot.loadtest.stepper import MaxRatePlan
 from iot.readings import decode
 from iot.terminal import StatusLine
 from tests.support.scripts import read_until
@@ -71,14 +73,28 @@ class Terminal:
         os.close(self._ours)
 
 
+class Said(StatusLine):
+    """A status line that keeps what was printed, and calls ``on_line`` with each line."""
+
+    def __init__(self, lines: list[str], on_line: Callable[[str], None] = lambda line: None) -> None:
+        super().__init__(plain_every_s=60)
+        self._lines, self._on_line = lines, on_line
+
+    def print(self, *lines: str) -> None:
+        super().print(*lines)
+        for line in lines:
+            self._lines.append(line)
+            self._on_line(line)
+
+
 def test_the_menu_on_a_terminal(broker, topic, tmp_path):
     output = tmp_path / "results.json"
     terminal = Terminal(command(broker, f"--topic {topic} --client confluent-kafka --output {output}"))
     try:
         terminal.expect("0  Exit")
         terminal.expect("Your choice: ")
-        terminal.type("8")
-        terminal.expect("'8' is not in the menu: type a number from 0 to 7")
+        terminal.type("10")
+        terminal.expect("'10' is not in the menu: type a number from 0 to 9")
         terminal.expect("Your choice: ")
         terminal.type("5")
         terminal.expect(r"Readings \[99,990\]: ")
@@ -200,8 +216,7 @@ def test_comparison_with_kafkas_own_tool_and_the_courses_method(broker, monkeypa
         assert test.messages_acknowledged == test.topic_grew_by == test.messages
         assert test.throughput_per_s > 0
         assert test.latency_ms.p50 is not None
-        # Linux measures CPU time in hundredths of a second.
-        assert test.cpu_pct > 0 or test.duration_s < 0.05
+        assert (test.cpu_pct or 0) > 0 or test.duration_s < 0.25
     tool, course, *_ = found.comparison
     assert (tool.times_kafka_tool, course.times_course) == (1, 1)
     consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap_servers)
@@ -243,11 +258,125 @@ def test_end_to_end_counts_lost_and_doubled_readings(client, wrong, broker, topi
             dashboard_url=dashboard.url, topic=topic, client=client, messages=300, rate_per_s=200.0
         )
         found = end_to_end.run(plan, broker.kafka, status, threading.Event())
-    expected = [300, 300, 15, 15, 900]
-    lost, doubled = [0, 0, 0, 0, int(wrong)], [0, 0, 0, int(wrong), 0]
+    expected = [300, 300, 14, 14, 14, 900]
+    lost, doubled = [0, 0, 0, 0, int(wrong), int(wrong)], [0, 0, 0, int(wrong), 0, 0]
     assert [stage.expected for stage in found.stages] == expected
     assert [stage.lost for stage in found.stages] == lost
     assert [stage.doubled for stage in found.stages] == doubled
     assert found.is_success == (not wrong)
     assert found.messages_acknowledged == found.topic_grew_by == 300
     assert all(stage.latency_ms.p50 for stage in found.stages)
+
+
+def test_the_search_for_the_highest_rate_finds_what_a_dashboard_takes(broker, topic, monkeypatch):
+    # However slow the machine is at the moment, it takes these rates.
+    monkeypatch.setattr(max_rate, "MOST_PER_S", 800.0)
+    monkeypatch.setattr(steps, "SENT", 0.5)
+    monkeypatch.setattr(steps, "ALERTS_P99_MS", 30_000.0)
+    monkeypatch.setattr(growth, "TOLERATED", 100.0)
+    said: list[str] = []
+    with SmallDashboard(broker, topic, wrong=False).running() as dashboard, Said(said) as status:
+        plan = MaxRatePlan(
+            dashboard_url=dashboard.url, topic=topic, target_p99_ms=30_000.0, first_per_s=400.0, confirm_s=3.0
+        )
+        found = max_rate.run(plan, broker.kafka, status, threading.Event())
+    held = [step for step in found.steps if step.held]
+    assert [(step.kind, step.rate_per_s) for step in held] == [
+        ("doubling", 400),
+        ("doubling", 800),
+        ("confirmation", 800),
+    ]
+    assert found.is_success
+    assert found.max_rate_per_s
+    assert found.latency_ms.p50
+    assert found.latency_ms.p99
+    assert 400 <= found.max_rate_per_s <= min(800, round(held[-1].sent_per_s, 1))
+    assert found.latency_ms.p50 <= found.latency_ms.p99 < 30_000
+    assert found.messages_acknowledged == found.messages_sent
+    assert found.topic_grew_by == found.messages_sent
+    assert {"broker", "generator"} <= {usage.role for usage in found.process_cpu}
+    assert any(re.match(r"  confirmation at 800/s: holds; [\d,]+/s sent, windows p99 ", line) for line in said)
+
+
+def test_a_dashboard_that_stands_still_does_not_hold_and_a_stop_gives_the_result_so_far(broker, topic, monkeypatch):
+    monkeypatch.setattr(steps, "SENT", 0.5)
+    monkeypatch.setattr(steps, "ALERTS_P99_MS", 3_000.0)
+    monkeypatch.setattr(growth, "TOLERATED", 100.0)
+    stop = threading.Event()
+    said: list[str] = []
+    with SmallDashboard(broker, topic, wrong=False).running() as dashboard:
+
+        def on_line(line: str) -> None:
+            if "doubling at 400/s: holds" in line:
+                # From now on it answers, but counts nothing.
+                dashboard.stand_still()
+            elif "does not hold" in line:
+                stop.set()
+
+        plan = MaxRatePlan(
+            dashboard_url=dashboard.url, topic=topic, target_p99_ms=3_000.0, first_per_s=400.0, confirm_s=1.5
+        )
+        with Said(said, on_line) as status:
+            found = max_rate.run(plan, broker.kafka, status, stop)
+    assert found.steps[-2].held
+    assert not found.steps[-1].held
+    assert found.steps[-1].gave_out == "Spark's batch or the database"
+    assert (found.max_rate_per_s, found.is_confirmed, found.is_stopped) == (400, False, True)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_backlog_is_measured_and_checked(wrong, broker, topic, monkeypatch):
+    monkeypatch.setattr(backlog, "PATIENCE_S", 3.0)
+    monkeypatch.setattr(backlog, "SETTLE_S", 0.5)
+    said: list[str] = []
+    with SmallDashboard(broker, topic, wrong).running() as dashboard:
+
+        def on_line(line: str) -> None:
+            if line.startswith("stop the application now"):
+                dashboard.stop()
+            elif line.startswith("start the application again"):
+                dashboard.start()
+
+        plan = backlog.BacklogPlan(dashboard_url=dashboard.url, topic=topic, client="confluent-kafka", messages=3_000)
+        with Said(said, on_line) as status:
+            found = backlog.run(plan, broker.kafka, status, threading.Event())
+    assert [stage.name for stage in found.stages] == ["reading counted", "alert stored", "alert in iot-alerts"]
+    assert [stage.lost for stage in found.stages] == [int(wrong), 0, 0]
+    assert found.stages[0].expected == found.messages_acknowledged == found.topic_grew_by == 3_000
+    assert found.is_success == (not wrong)
+    if not wrong:
+        assert found.drain_s
+        assert found.drain_alerts_s
+        assert found.drain_rate_per_s == pytest.approx(3_000 / found.drain_s, rel=0.01)
+        assert found.drain[-1].messages == 3_000
+
+
+def test_a_crossed_threshold_exits_99_and_is_in_both_files(broker, topic, tmp_path):
+    output, page = tmp_path / "results.json", tmp_path / "report.html"
+    flags = f"--topic {topic} --test burst --client confluent-kafka --output {output} --report {page}"
+    ran = run(broker, f"{flags} --threshold success_rate_pct>=100 --threshold throughput_per_s>1e9")
+    assert (ran.returncode, ran.stderr) == (99, "")
+    assert "threshold throughput_per_s>1000000000 CROSSED: " in ran.stdout
+    kept, crossed = json.loads(output.read_text())["thresholds"]
+    assert (kept["ok"], crossed["ok"], crossed["test"]) == (True, False, "burst")
+    assert '<li class="crossed">threshold throughput_per_s' in page.read_text()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("test", "flags"), [("max-rate", "--rate 800 --duration 6"), ("backlog", "--messages 20000")])
+def test_through_an_application_of_its_own(test, flags, tmp_path):
+    output = tmp_path / "results.json"
+    command = [sys.executable, SCRIPT, "--test", test, "--demo", "--output", str(output), *flags.split()]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
+    (found,) = json.loads(output.read_text())["tests"]
+    if test == "backlog":
+        assert [(stage["lost"], stage["doubled"]) for stage in found["stages"]] == [(0, 0)] * 3
+        assert found["stages"][0]["expected"] == 20_000
+        assert found["stages"][1]["expected"] > 0
+        assert found["drain_rate_per_s"] > 0
+    else:
+        assert found["max_rate_per_s"] >= 400
+        assert found["steps"][-1]["spark_s"] > 0
+    roles = {usage["role"] for usage in found["process_cpu"]}
+    assert {"broker", "application", "JVM", "workers", "web"} <= roles

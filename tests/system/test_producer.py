@@ -138,12 +138,54 @@ def test_it_replays_a_file(file, broker, topic):
     }
 
 
-def test_a_bad_line_in_a_file_is_named(broker, tmp_path):
+def test_a_bad_line_in_a_file_is_named_and_the_rest_is_sent(broker, topic, tmp_path):
     bad = tmp_path / "bad.csv"
     bad.write_bytes((DATA / "readings.csv").read_bytes().replace(b"40.9", b"cold"))
-    ran = run(broker, f"--replay {bad}")
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == f"error: {bad}, line 6: value: 'cold' is not a number\n"
+    ran = run(broker, f"--topic {topic} --replay {bad} --rate 50")
+    assert ran.returncode == 0
+    assert ran.stderr == f"not sent: {bad}, line 6: value: 'cold' is not a number\n"
+    assert f"{bad} was recognised as:\n  form" in ran.stdout
+    found = delivered(broker, topic)
+    found.prove_complete()
+    assert found.total == 4
+
+
+def test_a_published_file_is_sent_as_what_it_means(broker, topic):
+    published = DATA / "forms" / "sensor-community" / "as-published.csv"
+    ran = run(broker, f"--topic {topic} --replay {published} --rate 50 --timestamps recorded")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    found = delivered(broker, topic)
+    found.prove_complete()
+    expected = json.loads((published.parent / "expected.json").read_text(encoding="utf-8"))["readings"]
+    [readings] = found.readings.values()
+    assert [(r.sensor_id, r.sensor_type, r.location, r.value, r.unit, r.timestamp) for r in readings] == [
+        tuple(each[name] for name in ("sensor_id", "sensor_type", "location", "value", "unit", "timestamp"))
+        for each in expected
+    ]
+
+
+def test_a_file_that_nobody_can_tell_needs_a_map(broker, topic):
+    folder = DATA / "forms" / "day-first"
+    refused = run(broker, f"--topic {topic} --replay {folder / 'as-published.csv'}")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert 'format = "day first"' in refused.stderr
+    assert delivered(broker, topic).total == 0
+    ran = run(broker, f"--topic {topic} --replay {folder / 'as-published.csv'} --map {folder / 'map.toml'}")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert set(delivered(broker, topic).readings) == {"Room Admin In", "Room Admin Out"}
+
+
+def test_a_long_file_is_sent_completely_whatever_the_threads(broker, topic, tmp_path):
+    long = tmp_path / "long.csv"
+    rows = (f"s{number % 7},temperature,{number},{1_700_000_000 + number}\n" for number in range(120_000))
+    long.write_text("sensor_id,sensor_type,value,timestamp\n" + "".join(rows))
+    ran = run(broker, f"--topic {topic} --replay {long} --rate 1e6 --threads 3 --timestamps recorded")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "replaying 120,000 readings of " in ran.stdout
+    found = delivered(broker, topic)
+    found.prove_complete()
+    assert found.total == 120_000
+    assert all([r.value for r in each] == sorted(r.value for r in each) for each in found.readings.values())
 
 
 def test_without_a_broker_it_says_how_to_start_one():
@@ -203,6 +245,7 @@ def test_a_closed_output_pipe_stops_it_without_losing_a_reading(broker, topic):
     assert found.total >= len(lines) - 1
 
 
+@pytest.mark.long
 def test_a_killed_broker_that_comes_back_loses_nothing(tmp_path, eventually):
     """Two producers continue. A third is stopped during the outage, and a fourth is stopped twice."""
     port = find_free_port()

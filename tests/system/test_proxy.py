@@ -20,6 +20,7 @@ from tests.support.page import (  # noqa: F401  # fixtures among them
     running_site,
     site,
 )
+from tests.support.stored_alarms import an_alarm, put_alarms
 
 LOCATIONS = """
 location / {{ proxy_pass {address}; }}
@@ -92,6 +93,18 @@ def test_the_page_is_pushed_to_below_a_path(proxy, processing, open_page, path):
     expect(page.get_by_test_id("value-messages")).to_have_text("2")
     with get(page.get_by_test_id("link-api").evaluate("link => link.href")) as answer:
         assert answer.status == 200
+    assert problems == []
+
+
+@pytest.mark.parametrize("path", ["/iot/", "/no-slash"])
+def test_an_alarm_is_acknowledged_below_a_path(proxy, processing, site, open_page, path):
+    processing.process(a_reading())
+    put_alarms(site.store, [an_alarm(1)])
+    page, problems = open_page(proxy + path)
+    page.get_by_test_id("alarm-acknowledge").click()
+    page.get_by_test_id("ack-by").fill("Ann")
+    page.get_by_test_id("ack-send").click()
+    expect(page.get_by_test_id("alarm-row")).to_contain_text("Acknowledged by Ann")
     assert problems == []
 
 

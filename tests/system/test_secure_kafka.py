@@ -24,7 +24,7 @@ from iot.alerts import DEFAULT_RULES, Rule
 from iot.kafka.sender import CLIENTS
 from iot.settings import READINGS_TOPIC, Kafka
 from tests.support.app import App
-from tests.support.scripts import ROOT, command_line, descendants, read_until
+from tests.support.scripts import ROOT, command_line, descendants, read_until, started
 from tests.support.secure import client_properties, make_certificates, secure_broker
 
 pytestmark = pytest.mark.timeout(400)
@@ -101,21 +101,21 @@ def test_every_script_works_and_reveals_no_secret(secure, tmp_path, monkeypatch,
     replay.write_text("".join(json.dumps(HOT | {"sensor_id": name}) + "\n" for name in ("kiln", "oven")))
     app = App(Kafka(secure.address), READINGS_TOPIC, tmp_path)
     rules = tmp_path / "rules.toml"
-    rules.write_text("".join(map(rule_text, DEFAULT_RULES.values())))
+    rules.write_text("".join(map(rule_text, DEFAULT_RULES.rules)))
     # The application reads both once; its web server gets the properties from it.
     pipes = 'exec "${@:3}" --kafka-config <(cat "$1") --rules <(cat "$2")'
     app.command = ["bash", "-c", pipes, "bash", str(secure.folder / "client.properties"), str(rules), *app.command]
 
     def run(script: str, flags: str) -> str:
         """Run a script that must succeed, and return its output; check its processes while they run."""
-        with subprocess.Popen(
+        with started(
             secure.script(script, flags), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
             ended = threading.Event()
             with ThreadPoolExecutor(1) as pool:
                 watching = pool.submit(watch, secure, process.pid, ended)
                 try:
-                    said, _ = process.communicate(timeout=120)
+                    said = str(process.communicate(timeout=120)[0])
                 finally:
                     ended.set()
                     process.kill()

@@ -33,6 +33,7 @@ LAST_WORDS = {
     "application": r"stopped before anything was processed|stopped: [\d,]+ readings processed",
     "demo": r"stopped before (anything was processed|Kafka was ready)|stopped: [\d,]+ readings processed",
     "broker": r"stopped before Kafka was ready|Kafka stopped after",
+    "gateway": r"stopped before anything was received|received for .* messages refused",
     "java": r"stopped before all jars were fetched",
 }
 
@@ -99,6 +100,7 @@ SCRIPTS = [
     Script("load test", "performance_test.py {kafka} --test compare", 12, 0),
     Script("load test", "performance_test.py {kafka} --test burst --compare {fifo}", 2, 1),
     Script("broker", "iot.broker --port {port}", 8, 1),
+    Script("gateway", "iot.gateway {kafka} --topic readings-{port} --http-port {port}", 4, 2),
     Script("web", "iot.web {kafka} {results}", 2, 2),
     Script("rejected", "iot.rejected {kafka} --to {folder}/rejected", 2, 1),
     Script("java", "iot.java", 2, 1, 130, without_jars),

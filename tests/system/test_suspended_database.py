@@ -18,6 +18,7 @@ pytestmark = pytest.mark.timeout(300)
 STOP_S = 20.0
 
 
+@pytest.mark.long
 def test_a_suspended_database_delays_no_stop(broker, topic, tmp_path, postgres, eventually):
     drop_everything(postgres)
     messages = list(stream(3_000, seed=21, span_s=60))

@@ -182,6 +182,7 @@ def alert_ids(broker: Broker) -> list[str]:
     return [json.loads(record.value or b"")["alert_id"] for record in records]
 
 
+@pytest.mark.long
 def test_on_two_machines_the_owner_is_respected_until_it_is_suspended_and_then_fenced_off(
     broker, topic, tmp_path, eventually
 ):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from iot.alerts import DEFAULT_RULES, Alert, Rule, alert_id, broken_bound, encode, line, make_alert
+from iot.alerts import DEFAULT_RULES, Alert, Rule, Rules, alert_id, broken_bound, encode, line, make_alert
 from iot.readings import Message, decode
 from iot.readings import encode as encode_reading
 
@@ -47,9 +47,29 @@ def test_the_built_in_rules(sensor_type, unit, value, broken):
 
 
 def test_a_rule_with_one_bound():
-    rules = {("co2", "ppm"): Rule("co2", "ppm", min=1.0)}
+    rules = Rules((Rule("co2", "ppm", min=1.0),))
     assert broken_bound(reading(0.5, "co2", "ppm"), rules) == ("LOW", 1.0)
     assert broken_bound(reading(1e300, "co2", "ppm"), rules) is None
+
+
+def test_alerts_look_at_the_tightest_bounds_of_all_severities():
+    rules = Rules(
+        (
+            Rule("co2", "ppm", max=1_200.0, severity="warning", clear_max=1_000.0, for_s=60.0),
+            Rule("co2", "ppm", min=300.0, max=2_000.0, severity="critical"),
+            Rule("co2", "ppm", min=200.0, severity="info"),
+            Rule("co2", "percent", max=1.0),
+            Rule("wind", "m/s", max_silence_s=60.0),
+        )
+    )
+    assert rules.bounds == {
+        ("co2", "ppm"): Rule("co2", "ppm", 300.0, 1_200.0),
+        ("co2", "percent"): Rule("co2", "percent", None, 1.0),
+    }
+    assert broken_bound(reading(1_500.0, "co2", "ppm"), rules) == ("HIGH", 1_200.0)
+    assert broken_bound(reading(250.0, "co2", "ppm"), rules) == ("LOW", 300.0)
+    assert broken_bound(reading(1_100.0, "co2", "ppm"), rules) is None
+    assert broken_bound(reading(1e300, "wind", "m/s"), rules) is None
 
 
 def test_an_alert_has_the_fields_of_the_contract():

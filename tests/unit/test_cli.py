@@ -14,6 +14,7 @@ from iot import cli
 from iot.cli import exit_status, kafka_from, parser
 from iot.processes import Stopped
 from iot.settings import Kafka, UserError
+from tests.support.scripts import started
 
 
 def test_defaults_of_the_kafka_flags(monkeypatch):
@@ -231,7 +232,7 @@ def test_only_a_broken_standard_output_ends_without_a_traceback():
     with pytest.raises(BrokenPipeError):
         exit_status(lambda: raising(BrokenPipeError()))
     code = "from iot.cli import exit_status; raise SystemExit(exit_status(lambda: print('x' * 1_000_000)))"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with started([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stderr
         process.stdout.close()

@@ -260,8 +260,8 @@ PAIRS = [
     (script, flags, first, second)
     for script, inputs in {
         iot_consumer: ["--kafka-config", "--rules"],
-        iot_producer: ["--kafka-config", "--replay"],
-        iot_streaming_app: ["--kafka-config", "--rules"],
+        iot_producer: ["--kafka-config", "--replay", "--map"],
+        iot_streaming_app: ["--kafka-config", "--rules", "--notify"],
         performance_test: ["--kafka-config", "--compare"],
         structured_streaming_processor: ["--kafka-config", "--rules"],
     }.items()

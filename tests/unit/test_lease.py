@@ -18,8 +18,8 @@ from iot.lease import Lease
 from iot.owner import InUse, LeaseLost, LeaseUnknown, Owner, Protected, this_process
 from iot.processes import Stopped
 from iot.settings import UserError
+from tests.support.scripts import ROOT, started
 
-ROOT = Path(__file__).parents[2]
 PROTECTED = Protected("the checkpoint folder /x", "stop it")
 # Holds a lease until it is killed.
 HOLD = """
@@ -94,11 +94,12 @@ def test_another_spelling_of_the_path_is_the_same_lease(path, tmp_path, monkeypa
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT])
 def test_a_killed_owner_is_replaced_at_once(path, number):
     command = [sys.executable, "-c", HOLD, path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with started(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout.readline() == "held\n"
         with pytest.raises(InUse, match=rf"in use by script on .* \(process {process.pid}\)"):
             hold(path, this_process("script"))
         process.send_signal(number)
+        process.wait(30)
     # The clock stands still: there is no wait.
     hold(path, this_process("script")).close()
 

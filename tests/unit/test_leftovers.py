@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from tests.support import leftovers
-from tests.support.scripts import ROOT, command_line
+from tests.support.scripts import ROOT, command_line, started
 
 TESTS = """
 import subprocess, sys
@@ -39,8 +40,9 @@ def test_detached():
     print(subprocess.run([sys.executable, "-c", code, *SLEEP, "detached"], capture_output=True, text=True).stdout)
 
 def test_tidy():
-    with subprocess.Popen(SLEEP) as process:
-        process.kill()
+    process = subprocess.Popen(SLEEP)
+    process.kill()
+    process.wait()
 """
 
 
@@ -73,3 +75,16 @@ def test_what_a_test_leaves_is_ended_and_reported(tmp_path):
 
 def test_others_are_left_alone():
     assert leftovers.running("no such run") == {}
+
+
+def test_no_failure_waits_for_a_process():
+    """``with subprocess.Popen`` would: tests use ``started``, which kills it."""
+    waits = re.compile(r"^ *with\b[^\n]*\bPopen\(", re.MULTILINE)
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py") if waits.search(path.read_text())}
+    assert files == {"tests/support/scripts.py"}
+
+
+def test_a_failure_ends_a_process():
+    with pytest.raises(ZeroDivisionError), started([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        raise ZeroDivisionError
+    assert process.returncode == -signal.SIGKILL

@@ -25,6 +25,19 @@ from performance_test import parse_args
         "--client librdkafka",
         "--margin x",
         "--delivery-timeout 0.5",
+        "--test max-rate --messages 5",
+        "--test max-rate --target-p99 0",
+        "--test max-rate --client kafka-python",
+        "--test backlog --rate 5",
+        "--test backlog --threads 2",
+        "--test burst --demo",
+        "--test backlog --demo --bootstrap-servers localhost:9092",
+        "--demo",
+        "--threshold p99",
+        "--threshold p98<5",
+        "--threshold p99<",
+        "--threshold p99<fast",
+        "--threshold p99=<5",
         "more",
     ],
 )
@@ -44,6 +57,16 @@ def test_bad_flags_exit_2(flags, refuses):
 )
 def test_numbers_without_a_test_run_the_custom_test(flags, test):
     assert parse_args(flags.split()).test == test
+
+
+def test_thresholds_can_be_repeated():
+    thresholds = parse_args(["--threshold", "p99<500", "--threshold", " max_rate_per_s >= 4e4"]).threshold
+    assert list(map(str, thresholds)) == ["p99<500", "max_rate_per_s>=40000"]
+
+
+def test_what_is_no_threshold_is_answered_with_an_example(refuses):
+    assert "such as p99<500" in refuses(parse_args, ["--threshold", "p99"])
+    assert "choose one of mean, p50" in refuses(parse_args, ["--threshold", "p98<5"])
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ import pytest
 
 from iot import processes
 from iot.processes import Stopped, until_stopped
+from tests.support.scripts import ROOT, started
 
-ROOT = Path(__file__).parents[2]
 ENTRIES = [
     *("iot_producer.py", "iot_consumer.py", "iot_streaming_app.py", "structured_streaming_processor.py"),
     *("performance_test.py", "iot/rejected.py", "iot/broker/__main__.py", "iot/java/__main__.py"),
-    *("iot/web/__main__.py", "iot/pipeline/training.py", "iot/loadtest/worker.py"),
+    *("iot/web/__main__.py", "iot/pipeline/training.py", "iot/loadtest/worker.py", "iot/gateway/__main__.py"),
 ]
 PRELUDE = "import os, time\nfrom iot.processes import StopSignal, Stopped, spawn, stop_event, until_stopped\n"
 
@@ -32,11 +32,8 @@ PRELUDE = "import os, time\nfrom iot.processes import StopSignal, Stopped, spawn
 def script(text: str, **popen: object) -> Iterator[subprocess.Popen[str]]:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-u", "-c", PRELUDE + text]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, **popen) as process:  # type: ignore[call-overload]
-        try:
-            yield process
-        finally:
-            process.kill()
+    with started(command, stdout=subprocess.PIPE, text=True, env=environment, **popen) as process:
+        yield process
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -1,8 +1,9 @@
 /** The page: shows what arrives at most every 250 ms, as filters, pause and theme ask. */
 
+import { Alarms } from "./alarms.js";
 import { Charts } from "./charts.js";
 import { element, setIcon, setText } from "./dom.js";
-import { parseTime, zoneName } from "./format.js";
+import { moment, parseTime, zoneName } from "./format.js";
 import { AlertList, setOptions, showCards, showLatest, showStats } from "./lists.js";
 import { getJson, now } from "./server.js";
 import { pageState, pausedState } from "./status.js";
@@ -28,11 +29,16 @@ function filtersFromAddress() {
     sensorType: given.get("sensor_type") ?? "",
     location: given.get("location") ?? "",
     minutes: RANGES_MINUTES.includes(minutes) ? minutes : DEFAULT_MINUTES,
+    // The readings behind an alarm: the alerts of one sensor, from a moment on.
+    sensorId: given.get("sensor_id") ?? "",
+    since: parseTime(given.get("since")) === null ? "" : given.get("since"),
   };
 }
 
-function filterParameters({ sensorType, location, minutes }) {
+function filterParameters({ sensorType, location, minutes, sensorId, since }) {
   const parameters = new URLSearchParams({ minutes });
+  if (sensorId) parameters.set("sensor_id", sensorId);
+  if (sensorId && since) parameters.set("since", since);
   if (sensorType) parameters.set("sensor_type", sensorType);
   if (location) parameters.set("location", location);
   return parameters;
@@ -45,6 +51,7 @@ class Page {
   #newest = null;
   #contact = { answer: null, error: null, pushing: false };
   #paused_ms = null;
+  #alarms = new Alarms({ changed: () => this.#schedule(), readings: (alarm) => this.#showReadings(alarm) }, TIMEOUT_MS);
   #alerts = new AlertList();
   #charts = new Charts(this.#filters);
   #next_ms = 0;
@@ -65,15 +72,25 @@ class Page {
       alert: (alert) => {
         if (this.#paused_ms !== null) return;
         this.#alerts.add([alert]);
+        this.#alarms.readings.addAlert(alert);
         this.#schedule();
       },
-      catchUp: () => this.#paused_ms === null && this.#readAlerts(),
+      alarm: (alarm) => this.#alarms.take(alarm),
+      catchUp: () => {
+        if (this.#paused_ms !== null) return;
+        this.#readAlerts();
+        this.#alarms.read();
+      },
       contact: (contact) => {
         this.#contact = contact;
         this.#showState();
       },
     });
-    setInterval(() => document.hidden || this.#showState(), TICK_MS);
+    setInterval(() => {
+      if (document.hidden) return;
+      this.#showState();
+      this.#alarms.tick();
+    }, TICK_MS);
   }
 
   #schedule() {
@@ -95,8 +112,10 @@ class Page {
     );
     this.#showState();
     const metrics = this.#metrics;
-    if (metrics && this.#paused_ms === null) this.#alerts.total = metrics.total_alerts;
+    if (metrics && this.#paused_ms === null) this.#alerts.total = this.#filters.sensorId ? null : metrics.total_alerts;
     this.#alerts.render();
+    if (metrics && this.#paused_ms === null) this.#alarms.metrics = metrics;
+    this.#alarms.render();
     if (!metrics) return;
     showCards(metrics);
     showStats(metrics, this.#filters);
@@ -135,9 +154,11 @@ class Page {
       this.#announced = announced;
       setText(element("announcer"), `${shown.word}. ${shown.text}`);
     }
-    const active = this.#metrics?.active_alerts;
-    document.title =
-      actual.name === "live" ? `${active > 0 ? `(${active}) ` : ""}IoT sensors` : `${actual.word} – IoT sensors`;
+    const { firing } = this.#alarms;
+    const badge = firing > 0 ? `(${firing}) ` : "";
+    document.title = `${badge}${actual.name === "live" ? "" : `${actual.word} – `}IoT sensors`;
+    const favicon = `static/favicon${firing > 0 ? "-alarm" : ""}.svg`;
+    if (element("favicon").getAttribute("href") !== favicon) element("favicon").setAttribute("href", favicon);
   }
 
   #showLinks(metrics) {
@@ -156,15 +177,18 @@ class Page {
   }
 
   async #readAlerts() {
-    const { sensorType, location } = this.#filters;
+    const { sensorType, location, sensorId, since } = this.#filters;
     const limit = location ? ALERTS_READ_TO_FILTER : ALERTS_READ;
     const parameters = new URLSearchParams({ limit });
     if (sensorType) parameters.set("sensor_type", sensorType);
+    if (sensorId) parameters.set("sensor_id", sensorId);
+    if (sensorId && since) parameters.set("since", since);
     const asked = [this.#filters, this.#paused_ms];
     try {
       const answer = await getJson(`api/alerts?${parameters}`, TIMEOUT_MS);
       if (asked[0] !== this.#filters || asked[1] !== this.#paused_ms) return;
       this.#alerts.read(answer.alerts ?? [], limit);
+      for (const alert of answer.alerts ?? []) this.#alarms.readings.addAlert(alert);
       this.#schedule();
     } catch {
       // The figures are read at the same time, and their failure is shown.
@@ -179,29 +203,49 @@ class Page {
     element("filter-location").value = this.#filters.location;
     form.elements.minutes.value = String(this.#filters.minutes);
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("change", () => {
-      this.#filters = {
+    form.addEventListener("change", () =>
+      this.#setFilters({
         sensorType: element("filter-type").value,
         location: element("filter-location").value,
         minutes: Number(form.elements.minutes.value),
-      };
-      this.#applyFilters();
-      this.#charts.setFilters(this.#filters);
-      this.#readAlerts();
-      this.#schedule();
+      }),
+    );
+    element("alerts-of").addEventListener("click", () => {
+      this.#setFilters({ sensorId: "", since: "" });
+      element("alerts").focus();
     });
     this.#applyFilters();
   }
 
+  #setFilters(filters) {
+    this.#filters = { ...this.#filters, ...filters };
+    this.#applyFilters();
+    this.#charts.setFilters(this.#filters);
+    this.#readAlerts();
+    this.#schedule();
+  }
+
+  /** Shows the readings behind an alarm: the alerts of its sensor since it began, also where a filter would hide them. */
+  #showReadings(alarm) {
+    for (const name of ["filter-type", "filter-location"]) element(name).value = "";
+    this.#setFilters({ sensorType: "", location: "", sensorId: alarm.sensor_id, since: alarm.started });
+    element("alerts").focus({ preventScroll: true });
+    element("alerts").scrollIntoView({ block: "start" });
+  }
+
   #applyFilters() {
-    const { sensorType, location: place } = this.#filters;
+    const { sensorType, location: place, sensorId, since } = this.#filters;
     const parameters = filterParameters(this.#filters);
-    element("csv").href = `api/windows?${parameters}&format=csv`;
+    element("csv").href = `api/windows?${filterParameters({ ...this.#filters, sensorId: "" })}&format=csv`;
+    const since_ms = parseTime(since);
+    element("alerts-of").hidden = !sensorId;
+    setText(element("alerts-of-text"), since ? `${sensorId} since ${moment(since_ms, now())}` : sensorId);
     history.replaceState(null, "", `${location.pathname}?${parameters}`);
     this.#alerts.setFilter(
       (alert) =>
         (!sensorType || alert.sensor_type === sensorType) &&
         (!place || alert.location === place) &&
+        (!sensorId || (alert.sensor_id === sensorId && !(parseTime(alert.timestamp) < since_ms))) &&
         !(this.#paused_ms !== null && parseTime(alert.timestamp) > this.#paused_ms),
     );
   }
@@ -235,6 +279,7 @@ class Page {
     setIcon(button.querySelector("svg"), pause ? "play" : "paused");
     setText(button.querySelector("span"), pause ? "Resume" : "Pause");
     this.#charts.pause(this.#paused_ms);
+    this.#alarms.pause(pause);
     if (!pause) {
       this.#metrics = this.#newest;
       this.#readAlerts();

@@ -19,6 +19,14 @@ const DAY_AND_CLOCK = new Intl.DateTimeFormat(undefined, {
   hourCycle: "h23",
 });
 
+const SHORT_DAY = new Intl.DateTimeFormat(undefined, {
+  day: "numeric",
+  month: "short",
+  hour: "2-digit",
+  minute: "2-digit",
+  hourCycle: "h23",
+});
+
 const SYMBOLS = new Map([
   ["celsius", "°C"],
   ["percent", "%"],
@@ -67,6 +75,13 @@ export function moment(time, now) {
   return new Date(time).toDateString() === new Date(now).toDateString()
     ? CLOCK.format(time)
     : DAY_AND_CLOCK.format(time);
+}
+
+/** A moment (ms) in few characters: without the year, and on another day without seconds. */
+export function shortMoment(time, now) {
+  if (time === null) return UNKNOWN;
+  const today = new Date(time).toDateString() === new Date(now).toDateString();
+  return (today ? CLOCK : SHORT_DAY).format(time);
 }
 
 /** A span of time (ms) in its two greatest units, the smaller one only if it is not 0. */

@@ -14,10 +14,20 @@ const failure = (text, status, cause) => Object.assign(new Error(text, { cause }
  *
  * Throws an Error with `status`: that of the answer, or 0 if none came.
  */
-export async function getJson(url, timeout_ms) {
+export const getJson = (url, timeout_ms) => request(url, {}, timeout_ms);
+
+/** Send a request that changes something, with JSON as its body, and return the JSON of the answer; else as getJson. */
+export const sendJson = (method, url, content, timeout_ms) =>
+  request(url, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(content) }, timeout_ms);
+
+async function request(url, options, timeout_ms) {
   let response;
   try {
-    response = await fetch(url, { signal: AbortSignal.timeout(timeout_ms), headers: { Accept: "application/json" } });
+    response = await fetch(url, {
+      ...options,
+      signal: AbortSignal.timeout(timeout_ms),
+      headers: { Accept: "application/json", ...options.headers },
+    });
   } catch (error) {
     throw failure("no answer", 0, error);
   }

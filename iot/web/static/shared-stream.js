@@ -12,7 +12,7 @@ const DEAD_MS = 12_000;
 // How often to try a worker that never says anything.
 const MAX_TRIES = 2;
 // To be changed with the messages: windows that were loaded from an older server keep their worker.
-const WORKER_NAME = "iot-stream-1";
+const WORKER_NAME = "iot-stream-2";
 
 export class SharedStream {
   #on;

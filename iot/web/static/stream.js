@@ -23,8 +23,8 @@ export class Stream {
 
   /**
    * @param {URL} url of /api/stream
-   * @param {function(object)} on receives {type: "metrics", metrics}, {type: "alert", alert} and, when it changes,
-   *   {type: "pushing", pushing}
+   * @param {function(object)} on receives {type: "metrics", metrics}, {type: "alert", alert}, {type: "alarm", alarm}
+   *   and, when it changes, {type: "pushing", pushing}
    */
   constructor(url, on) {
     this.#url = url;
@@ -55,7 +55,7 @@ export class Stream {
   #open() {
     this.#heard_ms = Date.now();
     const source = (this.#source = new EventSource(this.#url));
-    for (const type of ["metrics", "alert"]) {
+    for (const type of ["metrics", "alert", "alarm"]) {
       source.addEventListener(type, ({ data }) => source === this.#source && this.#received(type, data));
     }
     source.addEventListener("error", () => {

@@ -1,5 +1,5 @@
 /**
- * Receives figures and alerts: /api/stream pushes them, and the figures are also read every 5 s, so that without a
+ * Receives figures, alerts and alarms: /api/stream pushes them, and the figures are also read every 5 s, so that without a
  * stream the page is only less fresh. A hidden page receives nothing; shown again, it reads everything again.
  */
 
@@ -16,7 +16,8 @@ export const TIMEOUT_MS = 8_000;
  * @param {object} on
  *   metrics(object): an answer of /api/metrics, pushed or read;
  *   alert(object): an alert, pushed;
- *   catchUp(): alerts may have been missed: read them again;
+ *   alarm(object): an alarm that has changed, pushed;
+ *   catchUp(): alerts and alarms may have been missed: read them again;
  *   contact({answer, error, pushing}): time (ms) of the last answer, an Error with `status` or null, and whether events
  *     arrive.
  */
@@ -47,8 +48,8 @@ export function startTransport(on) {
     }
     lastEvent = Date.now();
     heard();
-    if (message.type === "alert") {
-      on.alert(message.alert);
+    if (message.type !== "metrics") {
+      on[message.type]?.(message[message.type]);
       return;
     }
     pushed = message.metrics;

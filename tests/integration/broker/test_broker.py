@@ -21,9 +21,8 @@ from iot.broker.broker import Broker, find_free_port, has_ipv6_loopback
 from iot.kafka import advertised
 from iot.kafka.connect import require_broker
 from iot.kafka.topics import TOPICS, ensure_topics
-from iot.settings import ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, Kafka, UserError
-
-ROOT = Path(__file__).parents[3]
+from iot.settings import ALARMS_TOPIC, ALERTS_TOPIC, READINGS_TOPIC, REJECTED_TOPIC, Kafka, UserError
+from tests.support.scripts import ROOT, started
 
 
 def command(*arguments: object) -> list[str]:
@@ -38,14 +37,11 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 def running(port: int, data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """``python -m iot.broker`` once it is ready, and the process id of its JVM."""
     arguments = command("--port", port, "--data-dir", data_dir)
-    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            ready = re.match(rf"Kafka 4.4.0 is ready on localhost:{port} \(process (\d+), ", process.stdout.readline())
-            assert ready, process.stderr.read() if process.stderr else ""
-            yield process, int(ready[1])
-        finally:
-            process.kill()
+    with started(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        ready = re.match(rf"Kafka 4.4.0 is ready on localhost:{port} \(process (\d+), ", process.stdout.readline())
+        assert ready, process.stderr.read() if process.stderr else ""
+        yield process, int(ready[1])
 
 
 def refuses(port: int) -> bool:
@@ -63,11 +59,12 @@ def send(bootstrap_servers: str, topic: str, values: list[bytes]) -> None:
 def test_topics_are_as_in_the_contract(broker):
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     described = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(list(TOPICS))}
-    assert described == {READINGS_TOPIC: 3, ALERTS_TOPIC: 3, REJECTED_TOPIC: 3}
+    assert described == {READINGS_TOPIC: 3, ALERTS_TOPIC: 3, ALARMS_TOPIC: 3, REJECTED_TOPIC: 3}
     asked = [ConfigResource("TOPIC", name) for name in TOPICS]
     configs = admin.describe_configs(asked, config_filter="all")["topic"]
     assert {configs[name]["message.timestamp.type"]["value"] for name in TOPICS} == {"LogAppendTime"}
     assert configs[REJECTED_TOPIC]["max.message.bytes"]["value"] == str(2 * 1024 * 1024)
+    assert configs[ALARMS_TOPIC]["cleanup.policy"]["value"] == "compact"
     admin.close()
 
 
@@ -227,6 +224,14 @@ def test_the_folder_of_another_broker_is_an_error(broker):
 def test_the_last_error_in_the_log_explains_a_failed_start(tmp_path):
     with pytest.raises(UserError, match=r"ended with status 1; .*broker.log says: .*no.such.Class") as raised:
         Broker(find_free_port(), tmp_path, properties={"authorizer.class.name": "no.such.Class"}).start()
+    assert "\n" not in str(raised.value)
+
+
+def test_what_kafka_says_to_a_wrong_setting_of_a_new_folder_is_named(tmp_path):
+    wrong = {"listeners": "PLAINTEXT://127.0.0.1:20001,CONTROLLER://127.0.0.1:20001"}
+    said = r"cannot format the data folder .*: Caused by: .*two listeners on the same port .*20001"
+    with pytest.raises(UserError, match=said) as raised:
+        Broker(find_free_port(), tmp_path, properties=wrong).start()
     assert "\n" not in str(raised.value)
 
 

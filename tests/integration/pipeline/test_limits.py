@@ -15,7 +15,7 @@ from iot.spark import fold
 from iot.spark.contexts import Context
 from iot.web.figures import metrics
 from tests.support.batches import BASE_MS, BASE_US, Sent, reading, run_batch
-from tests.support.results import IDENTITY
+from tests.support.results import IDENTITY, NO_RULES
 
 
 def test_types_locations_and_sensors_stay_within_their_limits(tmp_path):
@@ -31,7 +31,7 @@ def test_types_locations_and_sensors_stay_within_their_limits(tmp_path):
         rows, report, context = run_batch(sent, context)
         assert len(rows) <= MAX_TYPES + MAX_LOCATIONS + 1
         assert len(report.latest) == len(numbers)
-        store.write_batch(Batch("windows", batch_id, as_windows(rows), report), {}, BASE_MS / 1_000)
+        store.write_batch(Batch("windows", batch_id, as_windows(rows), report), NO_RULES, BASE_MS / 1_000)
         sizes.append((tmp_path / "results.db").stat().st_size)
     state = store.read(BASE_MS / 1_000)
     assert (state.messages, state.sensors, len(state.totals)) == (120_000, MAX_SENSORS, MAX_TYPES + 1)

@@ -20,8 +20,8 @@ from iot.results.model import Status
 from iot.results.store import Store, StoreUnavailable
 from iot.settings import UserError
 from tests.support.results import IDENTITY, NOW_S, Sample, Stream, delivered, opened, write_batch
+from tests.support.scripts import ROOT, started
 
-ROOT = Path(__file__).parents[3]
 PAGE = 4_096
 # Locks the database, prints a line, waits for a line of input, then writes.
 HOLD_LOCK = """
@@ -71,10 +71,9 @@ def test_the_url_names_the_file(store, path):
 def holder(store, path) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the database's lock until it reads a line."""
     command = [sys.executable, "-c", HOLD_LOCK, path]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         yield process
-        process.stdin.close()
 
 
 def release(holder: subprocess.Popen[str]) -> None:
@@ -186,7 +185,7 @@ def calls_of(store: Store) -> list[Any]:
         lambda: store.alerts(1_000),
         store.windows,
         lambda: store.windows(location="l1"),
-        lambda: write_batch(store, 7, samples),
+        lambda: write_batch(store, 1, samples),
         lambda: store.write_alerts([delivered(of) for of in range(900)], {}, "topic"),
         lambda: store.heartbeat(Status(NOW_S, NOW_S)),
         lambda: store.prune(NOW_S + 90_000, 60),
@@ -384,12 +383,9 @@ def test_a_removed_file_stops_the_writer_and_readers_find_its_replacement(store,
 def test_a_killed_writer_leaves_whole_batches(store, path):
     for _ in range(2):
         store.reset(IDENTITY, "state")
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITE_FOREVER, f"sqlite:///{path}"], stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        with writer:
+        command = [sys.executable, "-c", WRITE_FOREVER, f"sqlite:///{path}"]
+        with started(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:
             assert writer.stdout.readline() == "writing\n"
-            writer.kill()
         state = store.read(NOW_S)
         batches = state.messages // 500
         assert batches >= 4

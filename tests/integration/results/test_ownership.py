@@ -24,8 +24,8 @@ from iot.results.writes import put_key_values
 from iot.settings import UserError
 from tests.support.postgres import drop_everything
 from tests.support.results import IDENTITY, NOW_S, Sample, delivered, write_batch
+from tests.support.scripts import ROOT, started
 
-ROOT = Path(__file__).parents[3]
 FIX = "stop it"
 # Owns the database and writes a batch, then waits for its end.
 OWN = """
@@ -89,7 +89,7 @@ def writes(store: Store, batch_id: int) -> list[Callable[[], object]]:
 
 def test_a_second_process_is_refused_until_the_first_is_killed(url, stack, eventually):
     command = [sys.executable, "-c", OWN, url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as first:
+    with started(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as first:
         assert first.stdout.readline() == "owned\n"
         line = refused(stack, url)
         assert re.fullmatch(
@@ -257,6 +257,21 @@ def test_a_lost_session_is_made_again(server, stack, eventually):
     first.reset(IDENTITY, "state")
     terminate(server)
     eventually(lambda: locks(server) == 1)
+    assert "is in use by first" in refused(stack, server)
+    assert write_batch(first, 0, [Sample()])
+
+
+def test_a_session_that_the_server_still_has_is_no_other_process(server, stack, eventually):
+    """After a cut network, the server may take longer than its client to notice that a session was lost."""
+    first = owning(stack, server, this_process("first"))
+    first.reset(IDENTITY, "state")
+    lock = first._transactions.lease
+    # It stays open, but its owner no longer uses it.
+    left, lock._session = lock._session, None
+    stack.callback(left.invalidate)
+    eventually(lambda: lock._session)
+    assert not lock.lost
+    assert locks(server) == 1
     assert "is in use by first" in refused(stack, server)
     assert write_batch(first, 0, [Sample()])
 

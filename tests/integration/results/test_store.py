@@ -12,9 +12,9 @@ from sqlalchemy import select
 
 from iot.alerts import DEFAULT_RULES
 from iot.results.model import Batch, State, Status
-from iot.results.store import Store
+from iot.results.store import BatchesMissing, Store
 from iot.results.tables import metadata
-from tests.support.results import DAY_S, IDENTITY, NOW_S, Sample, Stream, delivered, total, write_batch
+from tests.support.results import DAY_S, IDENTITY, NO_RULES, NOW_S, Sample, Stream, delivered, total, write_batch
 
 
 def everything(store: Store) -> object:
@@ -139,11 +139,24 @@ def test_results_count_every_reading_once_even_if_batches_are_repeated(url, step
 
 
 def test_a_batch_is_ignored_after_a_later_one_of_the_same_query_only(store):
-    assert write_batch(store, 5, [Sample()])
-    assert not write_batch(store, 4, [Sample()])
+    assert write_batch(store, 0, [Sample()])
+    assert write_batch(store, 1, [Sample()])
+    assert not write_batch(store, 0, [Sample()])
     changed, report = Stream().batch([Sample()])
-    assert store.write_batch(Batch("another", 0, changed, report), {}, NOW_S)
-    assert store.read(NOW_S).messages == 2
+    assert store.write_batch(Batch("another", 0, changed, report), NO_RULES, NOW_S)
+    assert store.read(NOW_S).messages == 3
+
+
+@pytest.mark.parametrize(("stored", "batch_id", "lacks"), [(0, 1, "0 to 0"), (0, 5, "0 to 4"), (3, 4, "3 to 3")])
+def test_a_database_that_lacks_batches_is_not_written(store, stored, batch_id, lacks):
+    """For example one that was restored from an older copy."""
+    for number in range(stored):
+        assert write_batch(store, number, [Sample()])
+    before = store.read(NOW_S)
+    with pytest.raises(BatchesMissing, match=f" lacks the batches {lacks}, which Spark does not process again: an "):
+        write_batch(store, batch_id, [Sample()])
+    assert store.read(NOW_S) == before
+    assert write_batch(store, stored, [Sample()])
 
 
 def test_a_batch_without_readings_counts_rejected_messages(store):
@@ -156,9 +169,9 @@ def test_a_batch_without_readings_counts_rejected_messages(store):
 
 def test_names_and_offsets_are_written_with_the_batch(url, store):
     changed, report = Stream().batch([Sample()], next_offsets={0: 10, 2: 5})
-    store.write_batch(Batch("windows", 7, changed, report), {}, NOW_S)
+    store.write_batch(Batch("windows", 0, changed, report), NO_RULES, NOW_S)
     _, report = Stream().batch([], next_offsets={2: 6}, locations=["hall", "roof"])
-    store.write_batch(Batch("windows", 8, changed, report), {}, NOW_S)
+    store.write_batch(Batch("windows", 1, changed, report), NO_RULES, NOW_S)
     again = Store(url)
     assert (again.offsets(), again.identity()) == ({0: 10, 2: 6}, (IDENTITY, "state"))
     state = again.read(NOW_S)

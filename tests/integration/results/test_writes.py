@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from iot.alerts import DEFAULT_RULES
 from iot.results import writes
-from iot.results.store import Store
+from iot.results.store import Store, StoreUnavailable
 from iot.settings import WINDOW_S
 from tests.support.results import NOW_S, Sample, Stream, delivered, write_batch
 
@@ -144,3 +146,25 @@ def test_alerts_are_newest_first_by_event_time_and_can_be_filtered(store):
 
 def test_an_alert_with_a_malformed_timestamp_is_ignored(store):
     assert store.write_alerts([delivered(1, timestamp="yesterday"), delivered(2)], {}, "topic") == [delivered(2).alert]
+
+
+def test_rejected_messages_add_up_by_the_kind_of_reason(store):
+    write_batch(store, 0, [Sample()], rejected=3, rejections={"value": 2, "empty": 1})
+    write_batch(store, 1, [Sample(at_s=1)])
+    write_batch(store, 2, [], rejected=2, rejections={"value": 1, "not_json": 1})
+    # A batch that is repeated changes nothing.
+    write_batch(store, 2, [], rejected=2, rejections={"value": 1, "not_json": 1})
+    state = store.read(NOW_S)
+    assert (state.rejected, state.rejections) == (5, {"value": 3, "empty": 1, "not_json": 1})
+
+
+def test_the_size_of_the_database_grows_with_what_is_in_it(store):
+    before = store.size_bytes()
+    assert before > 0
+    write_batch(store, 0, [Sample(sensor_id=f"sensor {number}" * 10) for number in range(5_000)])
+    assert store.size_bytes() > before + 500_000
+
+
+def test_a_database_that_does_not_exist_has_no_size(tmp_path):
+    with pytest.raises(StoreUnavailable):
+        Store(f"sqlite:///{tmp_path}/none.db").size_bytes()

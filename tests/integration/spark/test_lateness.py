@@ -68,7 +68,7 @@ def test_readings_late_by_0_to_40_s_count_exactly_live_and_as_a_backlog(spark, b
     backlog.require(wanted)
 
 
-@pytest.mark.parametrize("slack_s", [0, 15, 3_600])
+@pytest.mark.parametrize("slack_s", [0, *(pytest.param(slack_s, marks=pytest.mark.long) for slack_s in (15, 3_600))])
 def test_how_long_spark_keeps_state_changes_no_result(spark, broker, topic, tmp_path, slack_s):
     results = Results()
     trigger = {"processingTime": "0 seconds"}

@@ -17,6 +17,9 @@ import pyarrow as pa
 import pytest
 from pyspark import TaskContext
 
+from iot.alerts import DEFAULT_RULES
+from iot.batches import BatchReport
+from iot.kafka.offsets import start_offsets
 from iot.kafka.topics import ensure_topics
 from iot.readings import Message, encode, format_timestamp
 from iot.settings import Kafka
@@ -26,7 +29,7 @@ from iot.spark.rejected import RejectedWriter
 from tests.support import oracle
 from tests.support.cases import CASES, bytes_of
 from tests.support.oracle import Window
-from tests.support.scripts import ROOT
+from tests.support.scripts import ROOT, started
 from tests.support.streams import Results, start_query, stream, write
 
 pytestmark = pytest.mark.timeout(600)
@@ -109,7 +112,7 @@ def test_windows_are_exact_after_kills_at_random_moments(broker, topic, tmp_path
     for kill in range(kills + 1):
         write(broker.kafka, topic, iter(parts[2 * kill]), at_once=150)
         written += len(parts[2 * kill])
-        with subprocess.Popen(
+        with started(
             [*command, str(checkpoint), str(results)], env=environment, stdout=subprocess.PIPE, text=True
         ) as process:
             try:
@@ -171,6 +174,7 @@ def test_whole_stage_code_generation_is_off_for_windows_only(spark, broker, topi
 def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
     """A batch counts as small if it follows the previous one soon. The first two do not: they may wait for Spark."""
     file, now_s = tmp_path / "settings", [0.0]
+    durations_s: list[float] = []
 
     def note(_: pa.RecordBatch, __: list[tuple[int, str]]) -> None:
         with file.open("a", encoding="utf-8") as lines:
@@ -185,6 +189,7 @@ def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
         Results(),
         trigger={"processingTime": "100 milliseconds"},
         on_rejected=note,
+        on_done=durations_s.append,
         clock=lambda: now_s[0],
     )
     try:
@@ -194,6 +199,8 @@ def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
             query.processAllAvailable()
     finally:
         query.stop()
+    # This clock stands still during a batch.
+    assert durations_s == [0.0] * 5
     compiled, interpreted = codegen.COMPILED, codegen.INTERPRETED
     assert file.read_text().split() == [compiled, compiled, interpreted, compiled, interpreted]
     assert spark.conf.get(codegen.FACTORY_MODE) == compiled, "other queries are affected"
@@ -234,6 +241,47 @@ def test_windows_over_all_locations(spark, broker, topic, tmp_path):
     assert query.awaitTermination(60)
     found = {(end_s, sensor_type): window for (end_s, sensor_type, _), window in results.windows.items()}
     assert oracle.differences(found, oracle.over_all_locations(wanted)) == []
+
+
+def test_tasks_know_the_rules_and_the_watched_sensors(spark, broker, topic, tmp_path):
+    at_us = int(time.time() * 1e6)
+    reports: list[BatchReport] = []
+    asked: list[int] = []
+
+    def keep(_: int, __: pa.Table, report: BatchReport) -> None:
+        reports.append(report)
+
+    def watched() -> dict[tuple[str, str], int]:
+        asked.append(len(reports))
+        first_messages = sum(report.messages for report in reports) < 2
+        return {("t" if first_messages else "s", "temperature"): at_us}
+
+    def send(*readings: tuple[str, float]) -> None:
+        messages = [Message(name, "temperature", value, format_timestamp(at_us)) for name, value in readings]
+        write(broker.kafka, topic, iter([(b"k", encode(message)) for message in messages]))
+
+    send(("s", 31.0), ("t", 20.0))
+    start = start_offsets(broker.kafka, topic, "earliest")
+    query = windows.start_windows(
+        queries.read_topic(spark, broker.kafka, topic, start),
+        tmp_path,
+        keep,
+        trigger={"processingTime": "0 seconds"},
+        sensors=True,
+        alarm_rules=DEFAULT_RULES,
+        watched=watched,
+    )
+    try:
+        query.processAllAvailable()
+        send(("t", 20.0))
+        query.processAllAvailable()
+        send(("s", 20.0), ("t", 20.0))
+        query.processAllAvailable()
+    finally:
+        query.stop()
+    candidates = [(one.sensor_id, one.value) for report in reports for one in report.candidates]
+    assert candidates == [("s", 31.0), ("t", 20.0), ("s", 20.0)]
+    assert asked == list(range(len(reports) + 1))
 
 
 def test_state_does_not_grow_while_event_time_stands_still(spark, broker, topic, tmp_path):

@@ -17,10 +17,15 @@ from iot.web import app as web
 from iot.web import openapi
 from iot.web.server import HAND_OVER
 from tests.support.results import IDENTITY, NOW_S, Sample, delivered, write_batch
+from tests.support.stored_alarms import an_alarm, put_alarms
 
 TOKEN = "sesame"
 EXAMPLES = 40
 HOSTILE = "<script>'\";--\n\u202e=1+1"
+KNOWN = (
+    an_alarm(1, sensor_id=HOSTILE, location=HOSTILE),
+    an_alarm(2, state="resolved", resolved="2026-11-24T02:16:07.000000+00:00"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +36,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterable[Store]:
         store, 0, [Sample(), Sample(1e308, 1), Sample(1e308, 2), Sample(1, 3, HOSTILE, HOSTILE, HOSTILE, HOSTILE)]
     )
     store.write_alerts([delivered(1), delivered(2, sensor_id=HOSTILE, location=HOSTILE)], {0: 3}, "topic")
+    put_alarms(store, KNOWN)
     queries = [QueryStatus(name, True, None, NOW_S) for name in ("windows", "alerts")]
     store.heartbeat(Status(at_s=NOW_S, started_s=NOW_S - 60, queries=queries, end_offsets={0: 4}))
     yield store
@@ -52,28 +58,65 @@ def authorization(token: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def ask(store: Store, path: str, mode: GenerationMode, examples: int, token: str | None = None) -> None:
-    """Send many valid or invalid requests for a path, and check each answer against the description."""
+def ask(store: Store, operation: str, mode: GenerationMode, examples: int, token: str | None = None) -> None:
+    """Send many valid or invalid requests of an operation, and check each answer against the description."""
+    method, path = operation.split()
+    headers = authorization(token) | ({} if method == "get" else {"Content-Type": "application/json"})
 
-    @given(case=description(store, token)[path]["GET"].as_strategy(generation_mode=mode))
+    @given(case=description(store, token)[path][method.upper()].as_strategy(generation_mode=mode))
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     def check(case: Any) -> None:
         # The API also refuses what a description cannot express: minutes with since, 5.0 as a whole number.
-        case.call_and_validate(headers=authorization(token), excluded_checks=[positive_data_acceptance])
+        case.call_and_validate(headers=headers, excluded_checks=[positive_data_acceptance])
 
     check()
 
 
-@pytest.mark.parametrize("path", openapi.PATHS)
-def test_valid_requests_are_answered_as_described(store, path):
-    ask(store, path, GenerationMode.POSITIVE, EXAMPLES)
+OPERATIONS = [f"{method} {path}" for path, its in openapi.PATHS.items() for method in its]
+WITH_INPUT = [
+    f"{method} {path}"
+    for path, its in openapi.PATHS.items()
+    for method, of in its.items()
+    if "requestBody" in of or any(one["in"] == "query" for one in of.get("parameters", []))
+]
 
 
-@pytest.mark.parametrize("path", [path for path, its in openapi.PATHS.items() if its["get"].get("parameters")])
-def test_invalid_requests_are_refused_as_described(store, path):
-    ask(store, path, GenerationMode.NEGATIVE, EXAMPLES)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_valid_requests_are_answered_as_described(store, operation):
+    ask(store, operation, GenerationMode.POSITIVE, EXAMPLES)
 
 
-@pytest.mark.parametrize("path", openapi.PATHS)
-def test_requests_without_the_token_are_refused_as_described(store, path):
-    ask(store, path, GenerationMode.POSITIVE, EXAMPLES // 10, TOKEN)
+@pytest.mark.parametrize("operation", WITH_INPUT)
+def test_invalid_requests_are_refused_as_described(store, operation):
+    ask(store, operation, GenerationMode.NEGATIVE, EXAMPLES)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_requests_without_the_token_are_refused_as_described(store, operation):
+    ask(store, operation, GenerationMode.POSITIVE, EXAMPLES // 10, TOKEN)
+
+
+def test_every_kind_of_answer_is_as_described(store):
+    """Generated ids name no alarm and no silence, so these requests are chosen."""
+    api = description(store, None)
+    active, over = KNOWN
+    headers = {"Content-Type": "application/json"}
+
+    def call(method: str, path: str, **parts: Any) -> int:
+        case = api[path][method].Case(**parts)
+        return int(case.call_and_validate(headers=headers, excluded_checks=[positive_data_acceptance]).status_code)
+
+    ack = "/api/alarms/{alarm_id}/ack"
+    for alarm, status in ((active, 200), (over, 409)):
+        named = {"path_parameters": {"alarm_id": alarm.alarm_id}}
+        body = {"body": {"by": HOSTILE, "comment": HOSTILE}, "media_type": "application/json"}
+        assert call("POST", ack, **named, **body) == status
+        assert call("DELETE", ack, **named) == status
+    matchers = [{"name": "sensor_id", "value": ".+", "isRegex": True, "isEqual": True}]
+    moments = {"startsAt": "2026-11-24T00:00:00Z", "endsAt": "2036-11-24T00:00:00+01:00"}
+    silence = {"matchers": matchers, "createdBy": HOSTILE, "comment": HOSTILE} | moments
+    assert call("POST", "/api/silences", body=silence, media_type="application/json") == 200
+    assert call("GET", "/api/silences") == 200
+    assert call("GET", "/api/alarms", query={"state": "firing,resolved"}) == 200
+    [made] = store.silences.all()
+    assert call("DELETE", "/api/silences/{silence_id}", path_parameters={"silence_id": made.id}) == 200

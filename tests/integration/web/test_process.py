@@ -19,18 +19,14 @@ from iot.broker.broker import Broker, find_free_port
 from iot.kafka.sender import make_sender
 from iot.settings import ALERTS_TOPIC
 from tests.support.results import an_alert
-
-ROOT = Path(__file__).parents[3]
+from tests.support.scripts import ROOT, started
 
 
 @contextmanager
 def web_process(folder: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "iot.web", "--database-url", f"sqlite:///{folder / 'results.db'}", *args]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with started(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        yield process
 
 
 def answers(url: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import threading
 import time
@@ -12,15 +13,16 @@ import pytest
 from iot.broker.broker import find_free_port
 from iot.web import server as server_module
 from iot.web.listening import listen
-from iot.web.server import HAND_OVER, THREADS, Server
+from iot.web.server import HAND_OVER, MAX_BODY_BYTES, THREADS, Server
 
 
 class Application:
-    """Answers /, waits in /wait for ``go_on``, hands /stream over to ``handed``."""
+    """Answers /, waits in /wait for ``go_on``, hands /stream over to ``handed``, keeps the ``bodies`` of /body."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
         self.handed: list[socket.socket] = []
+        self.bodies: list[bytes] = []
 
     def __call__(self, environ, start_response):
         path = environ["PATH_INFO"]
@@ -30,6 +32,10 @@ class Application:
             return []
         if path == "/wait":
             self.go_on.wait(30)
+        if path == "/body":
+            body = environ["wsgi.input"].read()
+            self.bodies.append(body)
+            assert environ["CONTENT_LENGTH"] == str(len(body))
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
         return [b"ok"]
 
@@ -116,6 +122,94 @@ def test_a_request_sent_too_slowly_is_cut_off(server, monkeypatch):
     with pytest.raises(ConnectionError):
         drip()
     assert get(server).status == 200
+
+
+def post(server: Server, head: bytes, *parts: bytes) -> socket.socket:
+    connection = connect(server)
+    connection.sendall(b"POST /body HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % head)
+    for part in parts:
+        connection.sendall(part)
+    return connection
+
+
+def answer_of(connection: socket.socket) -> tuple[int, bytes]:
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return answer.status, answer.read()
+
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+def length(size: int) -> bytes:
+    return b"Content-Length: %d\r\n" % size
+
+
+@pytest.mark.parametrize(
+    ("head", "parts", "body"),
+    [
+        (length(0), [], b""),
+        (length(6), [b"{", b"  }", b"\r\n"], b"{  }\r\n"),
+        (length(MAX_BODY_BYTES), [b"x" * MAX_BODY_BYTES], b"x" * MAX_BODY_BYTES),
+        (CHUNKED, [b"1\r\n{\r\n", b"2\r\n }\r\n", b"0\r\n\r\n"], b"{ }"),
+    ],
+)
+def test_a_body_is_read_before_the_application_is_called(server, application, head, parts, body):
+    connection = post(server, head, *parts)
+    assert answer_of(connection) == (200, b"ok")
+    assert application.bodies == [body]
+    # The connection is good for another request.
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer_of(connection) == (200, b"ok")
+
+
+@pytest.mark.parametrize(
+    ("head", "parts", "status"),
+    [
+        (length(MAX_BODY_BYTES + 1), [b"x" * (MAX_BODY_BYTES + 1)], 413),
+        (length(1 << 40), [b"x" * 300_000], 413),
+        (CHUNKED, [b"%x\r\n" % (MAX_BODY_BYTES + 1)], 413),
+        (CHUNKED, [b"1\r\nx\r\n" * MAX_BODY_BYTES], 413),
+        (CHUNKED, [b"x\r\n"], 400),
+        (CHUNKED, [b"1\r\nxyz"], 400),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused_in_the_form_of_the_api(server, application, head, parts, status, capfd):
+    found, body = answer_of(post(server, head, *parts))
+    assert found == status
+    assert json.loads(body).keys() == {"error"}
+    assert application.bodies == []
+    assert get(server).status == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_slow_bodies_disturb_nobody(server, application, eventually):
+    slow = [post(server, length(10), b"x") for _ in range(2 * THREADS)]
+    eventually(lambda: not server.bodies._value)
+    # Those who only read are served.
+    for _ in range(3):
+        assert get(server).status == 200
+    # Another one who writes is told to try again, and is served once the others have ended.
+    assert answer_of(post(server, length(2), b"{}"))[0] == 503
+    for connection in slow:
+        connection.close()
+    eventually(lambda: answer_of(post(server, length(2), b"{}"))[0] == 200)
+    assert set(application.bodies) == {b"{}"}
+
+
+def test_a_body_sent_too_slowly_is_cut_off(server, application, monkeypatch):
+    monkeypatch.setattr(server_module, "BODY_S", 0.3)
+    slow = post(server, length(1_000))
+
+    def drip() -> None:
+        for _ in range(1_000):
+            slow.sendall(b"x")
+            time.sleep(0.02)
+
+    with pytest.raises(ConnectionError):
+        drip()
+    assert get(server).status == 200
+    assert application.bodies == []
 
 
 def test_a_client_that_does_not_read_its_answer_is_cut_off(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -9,7 +10,8 @@ import pytest
 from confluent_kafka import KafkaError
 
 from iot.broker.broker import find_free_port
-from iot.loadtest.follow import Arrivals, DashboardClient, TopicFollower, window_ends
+from iot.loadtest.dashboard_client import DashboardClient
+from iot.loadtest.follow import Arrivals, StreamFollower, TopicFollower, window_ends
 from iot.settings import Kafka, UserError
 
 
@@ -94,3 +96,46 @@ def test_a_follower_ignores_missing_group_permission_and_reports_a_missing_broke
     eventually(lambda: "refused" in follower.away)
     follower.close()
     assert follower.arrivals.count == 0
+
+
+def test_alarms_on_the_stream_count_once_they_fire_and_a_reconnect_continues_after_the_last_event(eventually):
+    def event(kind: str, number: int, content: str) -> bytes:
+        return f"event: {kind}\nid: e{number}\ndata: {content}\n\n".encode()
+
+    def alarm(state: str, location: str = "here", severity: str = "warning") -> str:
+        fields = {"alarm_id": f"t-0-7-{severity}", "severity": severity, "state": state, "location": location}
+        return json.dumps(fields)
+
+    # The last event has no data: the connection breaks within it.
+    answers = [
+        event("alert", 1, '{"alert_id": "t-0-7", "location": "here"}')
+        + event("metrics", 2, "{}")
+        + event("alarm", 3, alarm("pending"))
+        + event("alarm", 4, alarm("firing", "there"))
+        + event("alarm", 5, alarm("firing", severity="critical"))
+        + b"event: alarm\nid: e6\n",
+        event("alarm", 6, alarm("resolved")),
+    ]
+    since = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            since.append(self.headers.get("Last-Event-ID"))
+            self.send_response(200)
+            self.end_headers()
+            if len(since) <= len(answers):
+                self.wfile.write(answers[len(since) - 1])
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        follower = StreamFollower(DashboardClient(f"http://127.0.0.1:{server.server_port}", None), "here")
+        follower.start()
+        eventually(lambda: len(since) >= 3)
+        follower.close()
+        server.shutdown()
+    assert since[:3] == [None, "e5", "e6"]
+    assert follower.arrivals.compare("alerts", {"t-0-7": [0.0]}).doubled == 0
+    stage = follower.alarms.compare("alarms", {"t-0-7": [0.0]})
+    assert (stage.arrived, stage.lost, stage.doubled) == (1, 0, 0)

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from iot.loadtest import results
-from iot.loadtest.latency import Latencies, Milliseconds
+from iot.loadtest import latency
+from iot.loadtest.latency import Latencies, Milliseconds, over_time
 
 
 def test_percentiles_are_those_of_the_sorted_values():
@@ -62,4 +62,33 @@ def test_an_empty_histogram_has_no_percentiles():
     empty = Latencies()
     empty.add([])
     assert empty.milliseconds() == Milliseconds()
-    assert results.spread(empty.milliseconds()).count("-") == 6
+    assert latency.spread(empty.milliseconds()).count("-") == 6
+
+
+def test_the_curve_rises_through_the_percentiles_to_the_longest_latency():
+    latencies = Latencies()
+    latencies.add([0.001 * number for number in range(1, 1_025)])
+    curve = latencies.curve()
+    assert [point[0] for point in curve] == sorted({point[0] for point in curve})
+    assert [point[1] for point in curve] == sorted(point[1] for point in curve)
+    assert list(curve[0]) == pytest.approx([1.0, 1.0], rel=0.002)
+    assert dict(curve)[2.0] == latencies.milliseconds().p50
+    assert curve[-1] == (1_024.0, latencies.milliseconds().max)
+    assert Latencies().curve() == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_few_latencies_have_a_curve_too(count):
+    latencies = Latencies()
+    latencies.add([0.005] * count)
+    assert {in_ms for _, in_ms in latencies.curve()} == {latencies.milliseconds().max}
+
+
+def test_latencies_over_time_are_grouped_by_when_they_began():
+    samples = over_time([(100.1, 0.010), (100.3, 0.030), (101.2, 0.500)], 100.0)
+    assert [sample.at_s for sample in samples] == [0.5, 1.5]
+    assert (samples[0].p50, samples[0].max) == pytest.approx((10, 30), rel=0.002)
+    assert samples[1].p99 == pytest.approx(500, rel=0.002)
+    assert over_time([], 100.0) == []
+    many = over_time([(float(second), 0.1) for second in range(1_000)], 0.0)
+    assert 100 <= len(many) <= 121

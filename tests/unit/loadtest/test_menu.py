@@ -43,9 +43,9 @@ def choose(monkeypatch, answers: list[str], stop: threading.Event) -> list[Choic
 
 
 def test_the_menu_offers_tests_until_exit(monkeypatch, capsys):
-    chosen = choose(monkeypatch, ["9\n", "1\n", "5\n", "300\n", "\n", "0\n", "1\n"], threading.Event())
+    chosen = choose(monkeypatch, ["10\n", "1\n", "5\n", "300\n", "\n", "0\n", "1\n"], threading.Event())
     assert chosen == [Choice("burst", None, [2]), Choice("custom", 300, [18])]
-    assert "'9' is not in the menu: type a number from 0 to 7" in capsys.readouterr().out
+    assert "'10' is not in the menu: type a number from 0 to 9" in capsys.readouterr().out
 
 
 def test_the_menu_ends_with_its_input(monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iot.loadtest.plan import PRESETS, make_plan
+from iot.loadtest.plan import PRESETS, SAMPLE, Plan, make_plan
 
 
 @pytest.mark.parametrize("test", PRESETS)
@@ -25,3 +25,10 @@ def test_a_preset_keeps_its_numbers_without_flags(test):
 )
 def test_number_of_messages_of_a_paced_test(flags, messages):
     assert make_plan("sustained", "kafka-python", **flags).messages == messages
+
+
+def test_load_follows_few_readings_even_at_a_fixed_rate():
+    plan = Plan(test="max-rate", client="confluent-kafka", messages=100, threads=1, rate_per_s=5.0)
+    assert plan.follows_every == 1
+    load = Plan(test="max-rate", client="confluent-kafka", messages=100, threads=1, rate_per_s=5.0, is_load=True)
+    assert load.follows_every == SAMPLE

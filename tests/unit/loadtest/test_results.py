@@ -7,9 +7,10 @@ import json
 import msgspec
 import pytest
 
-from iot.loadtest import results
+from iot.loadtest import details, results
+from iot.loadtest.earlier import Earlier, read_earlier, regressions
 from iot.loadtest.latency import Milliseconds
-from iot.loadtest.results import Earlier, Report, Stage, read_earlier, regressions
+from iot.loadtest.results import Report, Stage
 from iot.settings import UserError
 from tests.support.load_results import make_result
 
@@ -29,7 +30,17 @@ from tests.support.load_results import make_result
 def test_a_test_succeeds_if_all_readings_are_acknowledged_and_in_the_topic(changes, is_success):
     made = make_result(**changes)
     assert made.is_success == is_success
-    assert results.details(made)[0].startswith("success" if is_success else "FAILED")
+    assert details.details(made)[0].startswith("success" if is_success else "FAILED")
+
+
+def test_a_stage_without_a_latency_is_said_to_be_not_measured():
+    none, some = Milliseconds(), Milliseconds(5, 4, 8, 10, 20, 30)
+    stages = [
+        Stage(name=name, expected=expected, arrived=0, lost=expected, doubled=0, latency_ms=latency)
+        for name, expected, latency in (("alert", 3, some), ("alarm", 3, none), ("event", 0, none))
+    ]
+    said = [line for line in details.details(make_result(stages=stages)) if "not measured" in line]
+    assert said == ["alarm: not measured, none of 3 arrived", "event: not measured, the test was too short"]
 
 
 def test_the_output_has_every_field_of_the_contract():
@@ -61,6 +72,19 @@ def test_a_regression_is_worse_by_more_than_the_margin(now, found):
     earlier = msgspec.json.decode(results.encode(Report(environment={}, tests=[old])), type=Earlier)
     lines, compared = regressions(earlier, [make_result(**now)], 0.1)
     assert (len(lines), compared) == (found, 1)
+
+
+@pytest.mark.parametrize(
+    ("test", "figure", "said"),
+    [("max-rate", "max_rate_per_s", "maximum rate"), ("backlog", "drain_rate_per_s", "drain rate")],
+)
+def test_a_lower_rate_through_the_system_is_a_regression(test, figure, said):
+    old = make_result(test=test, rate_per_s=40_000.0, **{figure: 40_000.0})
+    earlier = msgspec.json.decode(results.encode(Report(environment={}, tests=[old])), type=Earlier)
+    rate_per_s = 30_000.0 if test == "max-rate" else 40_000.0
+    (line,), compared = regressions(earlier, [make_result(test=test, rate_per_s=rate_per_s, **{figure: 30_000.0})], 0.1)
+    assert f"{said} 30,000/s, 25 % less than 40,000/s" in line
+    assert compared == 1
 
 
 def test_a_test_missing_from_the_earlier_run_is_not_compared():

@@ -42,6 +42,9 @@ def test_a_command_gets_a_url_without_password_that_libpq_takes(name, pasted):
         "postgres://me@[::1]:5432/results",
         "postgresql://me@LOCALHOST/results?sslmode=disable&application_name=x",
         "postgresql://me@/results?host=127.0.0.1",
+        # One of the servers that stand in for each other.
+        "postgresql://me@/results?host=db.example,localhost&port=5433,5432",
+        "postgresql://me@/results?host=db.example:5433&host=127.0.0.1",
     ],
 )
 def test_ways_to_write_an_address(other):
@@ -56,6 +59,7 @@ def test_ways_to_write_an_address(other):
         "postgresql://me@localhost/others",
         "postgresql://me@db.example/results",
         "postgresql://me@localhost/results?options=-csearch_path%3Dmine",
+        "postgresql://me@/results?host=db.example,localhost&port=5432,5433",
         "/results.db",
     ],
 )

@@ -40,6 +40,22 @@ def test_which_masters_run_all_tasks_in_this_process(master: str, is_local: bool
 
 
 @pytest.mark.parametrize(
+    ("master", "used"),
+    [
+        ("local", "local[1,4]"),
+        ("local[8]", "local[8,4]"),
+        ("local[*]", "local[*,4]"),
+        ("local[8,1]", "local[8,1]"),
+        ("local[nonsense]", "local[nonsense]"),
+        ("local-cluster[2,1,1024]", "local-cluster[2,1,1024]"),
+        ("spark://localhost:7077", "spark://localhost:7077"),
+    ],
+)
+def test_a_failed_task_is_tried_again_on_a_local_master_too(master: str, used: str) -> None:
+    assert cluster.with_retries(master) == used
+
+
+@pytest.mark.parametrize(
     "master", ["local[2]", "spark://127.0.0.1:7077", "spark://127.0.0.1", "spark://127.0.0.1:7077,10.0.0.1:7077"]
 )
 def test_on_this_machine_the_driver_is_on_loopback(master: str) -> None:
@@ -100,7 +116,43 @@ def test_a_name_that_does_not_resolve_is_said(
 def test_why_no_executor_comes(tmp_path: Path, log: str, why: str) -> None:
     file = tmp_path / "spark.log"
     file.write_text(log)
-    assert cluster.why_no_executor(file).startswith(why)
+    assert cluster.why_no_executor(file, dict).startswith(why)
+
+
+OLD_JAVAS = [
+    # Java 11 and Java 8, as far as they get with the flags that Spark gives them.
+    ("UnsupportedClassVersionError: org/apache/X has been compiled by a more recent version of the Java Runtime (class "
+     "file version 61.0), this version of the Java Runtime only recognizes class file versions up to 55.0",
+     "Java 11 is"),
+    ("Error occurred during initialization of boot layer\njava.lang.module.FindException: Module "
+     "jdk.incubator.vector not found", "its Java is"),
+    ("Unrecognized option: --add-modules=jdk.incubator.vector\nError: Could not create the JVM", "its Java is"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("stderr", "which"), OLD_JAVAS)
+def test_a_java_that_is_too_old_is_named_with_its_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, which: str
+) -> None:
+    file = tmp_path / "spark.log"
+    file.write_text(LOG + ENDED)
+    question = "appId=app-1&executorId=1&logType=stderr&byteLength=10000"
+    monkeypatch.setattr(cluster, "_read", {f"http://10.0.0.8:8081/log/?{question}": stderr}.__getitem__)
+    said = cluster.why_no_executor(file, lambda: {"10.0.0.8:7078": "http://10.0.0.8:8081"})
+    why = f"because {which} too old: install Java 17 or 21 there, and set the JAVA_HOME of its worker"
+    assert said == f"on 10.0.0.8:7078 an executor ended, {why}"
+
+
+def test_where_the_stderr_is_is_said_if_it_explains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "spark.log"
+    file.write_text(LOG + ENDED)
+    monkeypatch.setattr(cluster, "_read", lambda _: "")
+    assert cluster.why_no_executor(file, lambda: {"10.0.0.8:7078": "http://10.0.0.8:8081"}) == (
+        "on 10.0.0.8:7078 an executor ended (Command exited with code 1); see its stderr on http://10.0.0.8:8081"
+    )
+    assert cluster.why_no_executor(file, dict).endswith(
+        "see its stderr on the page of that worker, by default port 8081"
+    )
 
 
 def session(counts: list[int]) -> Any:
@@ -123,7 +175,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_wait_ends_once_no_more_executors_come(tmp_path: Path) -> None:
+def test_the_wait_ends_once_no_more_executors_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE_S", 300.0)
     counts = [0, 0, 1, 1, 2]
     cluster.await_executors(session(counts), tmp_path / "log", pytest.fail, threading.Event())
     assert counts == [2]
@@ -146,3 +199,14 @@ def test_the_archive_for_executors_stays_and_has_the_package(monkeypatch: pytest
         names = archive.namelist()
     assert {"iot/__init__.py", "iot/spark/fold.py", "iot/readings.py", "iot/kafka/sender.py"} <= set(names)
     assert not [name for name in names if "__pycache__" in name]
+
+
+@pytest.mark.parametrize(
+    ("master", "executors", "slots"), [("local[8]", 0, 8), ("spark://host:7077", 0, 0), ("spark://host:7077", 2, 8)]
+)
+def test_without_an_executor_there_is_no_slot(master: str, executors: int, slots: int) -> None:
+    """Spark's own count is 2 then."""
+    status = SimpleNamespace(size=lambda: executors + 1)
+    java = SimpleNamespace(sc=lambda: SimpleNamespace(getExecutorMemoryStatus=lambda: status))
+    context = SimpleNamespace(master=master, defaultParallelism=slots or 2, _jsc=java)
+    assert cluster.slots(SimpleNamespace(sparkContext=context)) == slots  # type: ignore[arg-type]

@@ -37,6 +37,22 @@ def test_rejected_messages_are_counted_and_passed_on():
     assert (report.messages, report.rejected) == (1, 2)
 
 
+def test_rejected_messages_are_counted_by_the_kind_of_reason_over_all_partitions():
+    sent = [
+        Sent(0, BASE_MS + 5, b"{"),
+        Sent(0, BASE_MS + 6, reading(BASE_US)),
+        Sent(0, BASE_MS + 7, b""),
+        Sent(1, BASE_MS + 3, reading(BASE_US)),
+        Sent(1, BASE_MS + 9, b"{"),
+        Sent(2, BASE_MS + 8, reading(BASE_US + 70_000_000)),
+    ]
+    _, report, _ = run_batch(sent, size=1)
+    assert report.rejections == {"not_json": 2, "empty": 1, "future_timestamp": 1}
+    assert report.rejected == 4
+    # The delay of a batch is that of its first message.
+    assert report.first_ms == BASE_MS + 3
+
+
 def test_a_reading_with_a_future_timestamp_is_rejected_and_makes_no_other_late():
     ahead = BASE_US + 60_000_001
     _, report, _ = run_batch([Sent(0, BASE_MS, reading(ahead)), Sent(0, BASE_MS, reading(BASE_US))])
@@ -66,9 +82,11 @@ def test_totals_and_last_readings_do_not_depend_on_the_size_of_arrow_batches(siz
             (message["timestamp"], offsets[one.partition], message["value"], one.arrived_ms)
         )
         offsets[one.partition] += 1
-    wanted = {sensor: (*max(of)[:3], max(arrived for *_, arrived in of)) for sensor, of in by_sensor.items()}
+    heard_ms = {sensor: [arrived for *_, arrived in of] for sensor, of in by_sensor.items()}
+    wanted = {sensor: (*max(of)[:3], max(heard_ms[sensor]), min(heard_ms[sensor])) for sensor, of in by_sensor.items()}
     found = {
-        one.sensor_id: (format_timestamp(one.time_us), one.offset, one.value, one.heard_ms) for one in report.latest
+        one.sensor_id: (format_timestamp(one.time_us), one.offset, one.value, one.heard_ms, one.first_heard_ms)
+        for one in report.latest
     }
     assert found == wanted
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from iot.alarms.model import Alarm
 from iot.alerts import Alert
 from iot.batches import Total
-from iot.results.model import QueryStatus, State, Status, Window
+from iot.results.model import AlarmPage, QueryStatus, State, Status, Window
 from iot.settings import UserError
 from iot.web.app import create_app
 
@@ -42,6 +43,8 @@ class FakeStore:
         self.found_windows: list[Window] = []
         self.asked: list[tuple[object, ...]] = []
         self.failure: UserError | None = None
+        self.alarms = self
+        self.found_alarms: list[Alarm] = []
 
     def _check(self) -> None:
         if self.failure:
@@ -59,6 +62,11 @@ class FakeStore:
         self._check()
         self.asked.append(asked)
         return self.found_alerts
+
+    def page(self, *asked):
+        self._check()
+        self.asked.append(asked)
+        return AlarmPage(self.found_alarms, 7, "a cursor")
 
     def windows(self, *asked, limit):
         self._check()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
+import msgspec
 import pytest
 
+from iot.alarms.model import Alarm
 from iot.alerts import Alert, Delivered, encode
 from iot.web import events
 from iot.web.events import EventStreams
+from tests.support.stored_alarms import an_alarm
 
 
 class Client:
@@ -61,6 +65,15 @@ def event(one: Delivered) -> bytes:
     return b"event: alert\nid: %b\ndata: %b" % (one.alert.alert_id.encode(), encode(one.alert))
 
 
+def change(number: int, **fields: Any) -> tuple[str, Alarm]:
+    """A changed alarm as the topic of alarms has it at this offset."""
+    return f"iot-alarms-0-{number}", an_alarm(1, **fields)
+
+
+def alarm_event(one: tuple[str, Alarm]) -> bytes:
+    return b"event: alarm\nid: %b\ndata: %b" % (one[0].encode(), msgspec.json.encode(one[1]))
+
+
 def test_figures_come_first_and_then_alerts_as_they_happen(streams):
     streams.publish_metrics(b'{"total":1}')
     client = Client(streams)
@@ -92,6 +105,37 @@ def test_a_stream_that_reconnects_gets_the_alerts_it_missed(streams):
     stranger = Client(streams, "of another server")
     streams.publish_alerts([delivered(5)])
     assert stranger.events(2)[1] == event(delivered(5))
+
+
+def test_each_change_of_an_alarm_is_pushed_in_order_and_a_repeated_one_once(streams):
+    client = Client(streams)
+    changes = [change(1), change(2, peak=35.0), change(3, state="resolved", location="a\n\nevent: metrics")]
+    streams.publish_alarms(changes[:2])
+    streams.publish_alarms(changes)
+    assert client.events(4)[1:] == [alarm_event(one) for one in changes]
+
+
+def test_a_stream_that_reconnects_gets_alerts_and_alarms_in_the_order_of_their_events(streams):
+    streams.publish_alerts([delivered(1)])
+    streams.publish_alarms([change(1)])
+    streams.publish_alerts([delivered(2)])
+    streams.publish_alarms([change(2, peak=35.0)])
+    after_alert = Client(streams, "iot-sensors-0-1").events(4)[1:]
+    assert after_alert == [alarm_event(change(1)), event(delivered(2)), alarm_event(change(2, peak=35.0))]
+    assert Client(streams, "iot-alarms-0-1").events(3)[1:] == after_alert[1:]
+    streams.publish_alerts([delivered(3)])
+    assert Client(streams, "iot-alarms-0-2").events(2)[1:] == [event(delivered(3))]
+
+
+def test_many_alerts_do_not_push_out_the_alarms_and_the_memory_is_bounded(streams, monkeypatch):
+    monkeypatch.setattr(events, "RECENT", 3)
+    streams.publish_alarms([change(number, peak=float(number)) for number in range(4)])
+    streams.publish_alerts([delivered(number) for number in range(100)])
+    # The first change is forgotten, so nothing is known to be missed.
+    assert Client(streams, "iot-alarms-0-0").events(1) == [b"retry: 2000"]
+    received = Client(streams, "iot-alarms-0-1").events(6)[1:]
+    assert received[:2] == [alarm_event(change(number, peak=float(number))) for number in (2, 3)]
+    assert received[2:] == [event(delivered(number)) for number in (97, 98, 99)]
 
 
 def test_figures_come_at_most_twice_a_second_and_only_the_newest(streams, clock):

@@ -22,7 +22,7 @@ PROMISED = {
 }  # fmt: skip
 FOR_THE_PAGE = {
     "state", "state_reason", "spark_ui", "producer_command", "sensor_types", "locations", "limits_reached", "latest",
-    "rate_history", "alert_history", "retention_s",
+    "rate_history", "alert_history", "retention_s", "active_alarms", "silent_sensors",
 }  # fmt: skip
 
 
@@ -233,6 +233,7 @@ def test_every_reason_of_a_failure_is_listed():
         ({"active_alerts": 1}, ["1 sensor is out of bounds"]),
         ({"active_alerts": 12}, ["12 sensors are out of bounds"]),
         ({"status": status(lag_10s=True)}, ["processing is more than 10 s behind"]),
+        ({"status": status(alarms_away="no permission")}, ["changes of alarms wait to be sent: no permission"]),
         ({"late": 500}, []),
     ],
 )

@@ -8,7 +8,7 @@ import msgspec
 
 from iot.batches import Total
 from iot.results.store import StoreUnavailable
-from iot.web.app import services
+from iot.web import services
 from iot.web.figures import metrics
 from iot.web.process import take_reports
 
@@ -61,7 +61,7 @@ def test_a_write_failure_is_reported_until_writing_works_again(app, client, stor
     lines = iter([b"results cannot be written: it is full\n", b"\n"])
 
     def told():
-        take_reports([next(lines)], services(app).snapshots)
+        take_reports([next(lines)], services.of(app).snapshots)
         clock.now_s += 1
         return client.get("/api/metrics").json
 
