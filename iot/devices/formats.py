@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from iot.devices.field_map import NO_MAP, FieldMap
 from iot.devices.influx import (
     ANNOTATED_CSV,
+    INFLUXQL,
     LINE_PROTOCOL,
     AnnotatedTables,
     is_annotated,
@@ -289,6 +290,8 @@ def _device_text(form: str) -> str:
     return {
         LINE_PROTOCOL: "the tag that names the device",
         ANNOTATED_CSV: "the tag that names the device",
+        INFLUXQL: "the tag that names the device",
+        "Shelly": "src, or the topic",
         "Home Assistant history": "entity_id",
         "The Things Stack": "end_device_ids.device_id",
         "Sensor.Community": "sensor.id",

@@ -1,4 +1,4 @@
-"""InfluxDB: line protocol, and the annotated CSV of its queries and of ``influx write``."""
+"""InfluxDB: line protocol, the annotated CSV of its queries and of ``influx write``, and the JSON of InfluxQL."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from iot.devices.quantities import UNITS, plain_unit
 from iot.devices.results import Refused
 
 LINE_PROTOCOL, ANNOTATED_CSV = "InfluxDB line protocol", "InfluxDB annotated CSV"
+INFLUXQL = "InfluxDB query result"
 # Columns that an annotated CSV has besides tags and fields.
 SYSTEM_COLUMNS = {"", "result", "table", "_start", "_stop", "_time", "_value", "_field", "_measurement"}
 FIELD_TYPES = {"double", "long", "unsignedlong", "boolean", "field"}
@@ -83,6 +84,29 @@ def point(
         time,
         dict(tags),
     )  # fmt: skip
+
+
+def influxql_points(series: list[Any], given: Given) -> Iterator[Point | Refused]:
+    """Yield the points in the series that answer a statement of InfluxQL.
+
+    Without ``GROUP BY``, tags are columns. They are told from fields by being texts.
+    """
+    for each in series:
+        columns, rows = (each.get("columns"), each.get("values")) if isinstance(each, dict) else (None, None)
+        if not isinstance(columns, list) or not isinstance(rows, list) or not all(isinstance(c, str) for c in columns):
+            yield Refused("a series needs columns and values")
+            continue
+        shared = each.get("tags")
+        tags = {name: str(value) for name, value in shared.items()} if isinstance(shared, dict) else {}
+        for row in rows:
+            if not isinstance(row, list) or len(row) != len(columns):
+                yield Refused(f"a row of the series needs {len(columns)} values")
+                continue
+            cells = {name: value for name, value in zip(columns, row, strict=True) if value is not None}
+            time = cells.pop("time", None)
+            own = tags | {name: value for name, value in cells.items() if isinstance(value, str)}
+            fields = {name: value for name, value in cells.items() if name not in own}
+            yield point(INFLUXQL, str(each.get("name", "")), own, fields, time, given)
 
 
 def _unescaped(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from iot.devices import names
+from iot.devices.influx import INFLUXQL, influxql_points
 from iot.devices.plan import Given
 from iot.devices.points import Point, flat
 from iot.devices.results import Refused
@@ -27,6 +28,14 @@ WRAPPERS = ("result", "data", "readings", "results", "measurements", "records", 
 # Endings of MQTT topics that carry no measurements.
 SILENT_TOPICS = re.compile(r"(?:^|/)(?:availability|LWT|set|get|bridge/.*|INFO\d*|RESULT|UPTIME)$")
 TASMOTA_TOPIC = re.compile(r"(?:^|/)(?:SENSOR|STATUS\d*|STATE)$")
+# Components of a Shelly that measure: the kind, its value, and the field of a reading.
+SHELLY_VALUES = {
+    "temperature": ("tC", "temperature (°C)"),
+    "humidity": ("rh", "humidity (%)"),
+    "illuminance": ("lux", "light (lx)"),
+}
+_SHELLY_COMPONENT = re.compile(rf"({'|'.join(SHELLY_VALUES)}):(\d{{1,9}})")
+_SHELLY_TOPIC = re.compile(rf"(?P<device>.+)/status/(?P<component>{_SHELLY_COMPONENT.pattern})")
 
 
 @dataclass
@@ -263,6 +272,51 @@ def _zigbee2mqtt(content: Object, context: Context) -> Points:
     yield Point("Zigbee2MQTT", flat(fields), given, content.get("last_seen"))
 
 
+def _is_shelly(content: Object, context: Context) -> bool:
+    return str(content.get("method")).startswith("Notify") and isinstance(content.get("params"), dict)
+
+
+def _shelly(content: Object, context: Context) -> Points:
+    """Yield the points of a notification: https://shelly-api-docs.shelly.cloud/gen2/General/Notifications."""
+    status = content["params"]
+    yield from _shelly_components(status, _name(content.get("src")), status.get("ts"), context)
+
+
+def _is_shelly_component(content: Object, context: Context) -> bool:
+    return bool(context.topic and _SHELLY_TOPIC.fullmatch(context.topic))
+
+
+def _shelly_component(content: Object, context: Context) -> Points:
+    found = _SHELLY_TOPIC.fullmatch(context.topic or "")
+    assert found
+    yield from _shelly_components({found["component"]: content}, device_of_topic(found["device"]), None, context)
+
+
+def _shelly_components(status: Object, device: str | None, time: Any, context: Context) -> Points:
+    """Yield a point for each number of components; those with the number 0 are the device itself."""
+    found: dict[str, Object] = {}
+    for name, component in status.items():
+        if (kind := _SHELLY_COMPONENT.fullmatch(name)) and isinstance(component, dict):
+            key, field_name = SHELLY_VALUES[kind[1]]
+            if key in component:
+                found.setdefault(kind[2], {})[field_name] = component[key]
+    if not found:
+        yield Refused("the notification holds no temperature, humidity or illuminance", is_other=True)
+    device = context.device or device
+    for number, fields in found.items():
+        sensor_id = device if number == "0" or device is None else f"{device}:{number}"
+        yield Point("Shelly", fields, replace(context.given(), sensor_id=sensor_id), time)
+
+
+def _is_influxql(content: Object, context: Context) -> bool:
+    series = content.get("series")
+    return isinstance(series, list) and any(isinstance(each, dict) and "columns" in each for each in series)
+
+
+def _influxql(content: Object, context: Context) -> Points:
+    yield from influxql_points(content["series"], context.given())
+
+
 def _is_message(content: Object, context: Context) -> bool:
     return isinstance(content.get("topic"), str) and isinstance(content.get("payload"), (dict, str, int, float))
 
@@ -351,6 +405,9 @@ FORMS = (
     JsonForm("Sensor.Community", _is_sensor_community, _sensor_community),
     JsonForm("Tasmota", _is_tasmota, _tasmota),
     JsonForm("Zigbee2MQTT", _is_zigbee2mqtt, _zigbee2mqtt),
+    JsonForm("Shelly", _is_shelly, _shelly),
+    JsonForm("Shelly", _is_shelly_component, _shelly_component),
+    JsonForm(INFLUXQL, _is_influxql, _influxql),
     JsonForm("wrapped objects", _is_wrapper, _wrapper),
     JsonForm("fields", lambda content, context: True, _wide),
 )

@@ -66,6 +66,85 @@ def test_a_time_in_the_payload_counts():
     assert readings(parsed(last_seen, "zigbee2mqtt/d"))[0][3].startswith("2024-01-15T10:03")
 
 
+SHELLY = {
+    "src": "shellyplusht-08b61fcb7f3c",
+    "dst": "shellyplusht-08b61fcb7f3c/events",
+    "method": "NotifyFullStatus",
+    "params": {
+        "ts": 1705312800.5,
+        "temperature:0": {"id": 0, "tC": 21.5, "tF": 70.7},
+        "humidity:0": {"id": 0, "rh": 40.2},
+        "temperature:100": {"id": 100, "tC": 4.5, "tF": 40.1},
+        "devicepower:0": {"id": 0, "battery": {"V": 5.3, "percent": 88}},
+        "wifi": {"rssi": -60},
+    },
+}
+
+
+def test_a_notification_of_a_shelly_names_device_component_and_time():
+    stamp = "2024-01-15T10:00:00.500000+00:00"
+    device = "shellyplusht-08b61fcb7f3c"
+    assert readings(parsed(SHELLY, f"{device}/events/rpc")) == [
+        (device, "temperature", 21.5, stamp),
+        (device, "humidity", 40.2, stamp),
+        (f"{device}:100", "temperature", 4.5, stamp),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "found"),
+    [
+        ("hall/ht/status/temperature:0", {"id": 0, "tC": 21.5, "tF": 70.7}, ("hall/ht", "temperature", 21.5, NOW)),
+        ("hall/ht/status/humidity:101", {"id": 101, "rh": 40.2}, ("hall/ht:101", "humidity", 40.2, NOW)),
+        ("hall/ht/status/illuminance:0", {"id": 0, "lux": 320}, ("hall/ht", "light", 320.0, NOW)),
+    ],
+)
+def test_a_component_of_a_shelly_is_named_by_its_topic(topic, payload, found):
+    assert readings(parsed(payload, topic)) == [found]
+
+
+@pytest.mark.parametrize("component", [{"id": 0, "tC": None, "errors": ["read"]}, {"id": 0}])
+def test_a_shelly_whose_sensor_fails_sends_no_reading(component):
+    made = parsed({"src": "s", "method": "NotifyStatus", "params": {"ts": 1705312800, "temperature:0": component}})
+    assert [type(result) for result in made.results] == [Refused]
+
+
+def influxql(series: object) -> dict[str, object]:
+    return {"results": [{"statement_id": 0, "series": series}]}
+
+
+@pytest.mark.parametrize("times", [("2024-01-15T10:00:00Z", "2024-01-15T10:00:10Z"), (1705312800000, 1705312810000)])
+def test_an_answer_of_influxql_has_tags_of_a_series_or_in_columns(times):
+    grouped = {
+        "name": "climate",
+        "tags": {"device": "attic"},
+        "columns": ["time", "temperature", "humidity"],
+        "values": [[times[0], 21.5, 40], [times[1], None, 41]],
+    }
+    in_columns = {"name": "climate", "columns": ["time", "device", "temperature"], "values": [[times[0], "hall", 19]]}
+    assert readings(parsed(influxql([grouped, in_columns]))) == [
+        ("attic", "temperature", 21.5, NOW),
+        ("attic", "humidity", 40.0, NOW),
+        ("attic", "humidity", 41.0, NOW.replace(":00.0", ":10.0")),
+        ("hall", "temperature", 19.0, NOW),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("series", "says"),
+    [
+        ([{"columns": ["time", "temperature"]}], "columns and values"),
+        ([{"columns": ["time", 5], "values": []}], "columns and values"),
+        ([{"columns": ["time", "temperature"], "values": [["2024-01-15T10:00:00Z"]]}], "needs 2 values"),
+        ([{"columns": ["time", "temperature"], "values": [{}]}], "needs 2 values"),
+    ],
+)
+def test_a_broken_answer_of_influxql_says_what_is_missing(series, says):
+    (refused,) = parsed(influxql(series)).results
+    assert isinstance(refused, Refused)
+    assert says in refused.reason
+
+
 def test_our_schema_keeps_run_id_sequence_and_unit():
     message = {"sensor_id": "a", "sensor_type": "temperature", "value": 68, "unit": "°F", "run_id": "r", "sequence": 7}
     [made] = parsed(message).results
