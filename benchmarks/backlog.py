@@ -21,6 +21,8 @@ SENSORS = 1_000
 BATCH = 2_000
 # The event times are spread over this time, which ends now.
 SPAN_S = 600
+# How far the event time of a late reading is behind, at most.
+LATE_S = 60
 # How often a message is malformed: the first of every 1,000 in a batch.
 MALFORMED_EVERY = 1_000
 FIELDS = (
@@ -29,8 +31,11 @@ FIELDS = (
 )
 
 
-def fill(kafka: Kafka, topic: str, messages: int, partitions: int | None = None) -> None:
+def fill(kafka: Kafka, topic: str, messages: int, partitions: int | None = None, *, late_ratio: float = 0.0) -> None:
     """Create the topic and send readings of a fleet to it, some of them malformed.
+
+    Args:
+        late_ratio: the ratio of readings whose event time is up to ``LATE_S`` earlier.
 
     Raises:
         UserError: Not all messages were acknowledged.
@@ -40,6 +45,9 @@ def fill(kafka: Kafka, topic: str, messages: int, partitions: int | None = None)
     sender = make_sender("confluent-kafka", kafka, topic)
     end_us = time.time_ns() // 1000
     times_us = end_us - SPAN_S * 1_000_000 + np.arange(messages) * (SPAN_S * 1_000_000) // messages
+    rng = np.random.default_rng(1)
+    is_late = rng.random(messages) < late_ratio
+    times_us[is_late] -= rng.integers(0, LATE_S * 1_000_000, is_late.sum())
     for at in range(0, messages, BATCH):
         records = fleet.records(times_us[at : at + BATCH])
         for record in records[::MALFORMED_EVERY]:
