@@ -35,11 +35,13 @@ from iot.devices.json_stream import (
     messages_of_log,
     objects_of_document,
 )
-from iot.devices.plan import WARM_CELSIUS, Given, Unclear
+from iot.devices.plan import Given
+from iot.devices.plan_maker import WARM_CELSIUS
 from iot.devices.points import Point
 from iot.devices.results import FormError, Refused, Result, has_reading
 from iot.devices.tables import DELIMITERS, Rows, Table, is_known
 from iot.devices.text import SAMPLE_BYTES, Lines, Stream, encoding_of, texts
+from iot.devices.unclear import Unclear
 
 Numbered = tuple[int, list[Result]]
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from iot.devices.field_map import FieldMap
-from iot.devices.plan import Given, Plan, Unclear, make_plan
+from iot.devices.plan import Given, Plan
+from iot.devices.plan_maker import make_plan
 from iot.devices.results import Refused, Result, Timed
+from iot.devices.unclear import Unclear
 
 # Maximum number of plans that are kept.
 MAX_PLANS = 1_000

@@ -12,9 +12,11 @@ from typing import Any
 
 from iot.devices import names
 from iot.devices.field_map import FieldMap
-from iot.devices.plan import Given, Plan, Unclear, make_plan
+from iot.devices.plan import Given, Plan
+from iot.devices.plan_maker import make_plan
 from iot.devices.results import Refused, Result
 from iot.devices.text import BROKEN, Lines
+from iot.devices.unclear import Unclear
 
 # A comma comes last, because it may be a decimal sign.
 DELIMITERS = ";\t|,"
