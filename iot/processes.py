@@ -220,8 +220,12 @@ def spawn(args: list[str], *, variables: Mapping[str, str] | None = None, **pope
     return result
 
 
-def end(process: subprocess.Popen[bytes], number: int, wait_s: float = 15.0) -> None:
-    """Send a child the signal ``number``, and kill it if it has not ended after ``wait_s``."""
+def end(process: subprocess.Popen[bytes], number: int, wait_s: float = 15.0) -> bool:
+    """Send a child the signal ``number``, and kill it if it has not ended after ``wait_s``.
+
+    Returns:
+        Whether it ended without being killed.
+    """
     if process.poll() is None:
         process.send_signal(number)
         # A process that is suspended handles no other signal before this one.
@@ -231,6 +235,8 @@ def end(process: subprocess.Popen[bytes], number: int, wait_s: float = 15.0) -> 
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+            return False
+    return True
 
 
 def how_ended(status: int) -> str:

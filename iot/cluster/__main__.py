@@ -43,6 +43,8 @@ from iot.web.flags import PORT as PAGE_PORT
 ROOT = Path(__file__).parents[2]
 # How often to look whether everything still runs.
 LOOK_EVERY_S = 0.2
+# How long a script may take to stop. On a loaded machine, what it waits for in turn adds up.
+SCRIPT_STOP_S = 60.0
 # PostgreSQL refuses to run as root, and another user cannot enter root's folders.
 POSTGRES_OF_ROOT = Path("/var/tmp")
 
@@ -94,7 +96,8 @@ class Script:
 
     def stop(self) -> None:
         """Stop it as Ctrl-C does."""
-        end(self._process, signal.SIGINT, 30)
+        if not end(self._process, signal.SIGINT, SCRIPT_STOP_S):
+            print(f"{self._name} did not stop within {SCRIPT_STOP_S:.0f} s, and was killed", flush=True)
         if self._relaying:
             self._relaying.join(1)
 

@@ -39,6 +39,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     warm_up: float = WARM_UP
     sensors: int | None = None
     """How many sensors all threads together simulate. None: as few as are fast to encode."""
+    gathers: bool | None = None
+    """Whether readings wait some milliseconds for others, to be sent in one request. None: where latency allows it."""
     is_load: bool = False
     """Whether only the system that processes the readings is measured, and not how they are sent."""
 
@@ -64,7 +66,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """The settings of the client, in its own spelling."""
         timeout_ms = math.ceil(self.delivery_timeout_s * 1000)
         # Lingering fills batches. It only adds latency if readings are paced, or if a thread waits for each one.
-        linger_ms = 0 if self.rate_per_s or self.in_flight == 1 else 5
+        gathers = not (self.rate_per_s or self.in_flight == 1) if self.gathers is None else self.gathers
+        linger_ms = 5 if gathers else 0
         if self.client == "confluent-kafka":
             # A request that hangs must end before its readings time out.
             return {"linger.ms": linger_ms, "message.timeout.ms": timeout_ms, "request.timeout.ms": 10_000}

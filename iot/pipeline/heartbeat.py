@@ -23,6 +23,8 @@ HEARTBEAT_S = 1.0
 PRUNE_S = 30.0
 # Maximum age of a message that waits without being reported as lag.
 LAG_S = 10
+# How long the end waits for a heartbeat that is under way.
+STOP_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Heartbeat:
     def end(self) -> None:
         """Stop the thread."""
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(STOP_S)
 
     def close(self) -> None:
         """Report that the processing was stopped."""

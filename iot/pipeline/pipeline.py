@@ -46,6 +46,8 @@ CHECKPOINTS = ("dashboard-sensors-checkpoint", "dashboard-alerts-checkpoint")
 TRIGGER = {"processingTime": "500 milliseconds"}
 # How often the jobs are polled.
 POLL_S = 1.0
+# How long the end waits for a job that is just being started.
+STOP_S = 10.0
 # How long the alerts query waits for the first batch of windows. Started together, both need longer for a first result:
 # with a backlog of 3 million and one task slot, windows took 30 s instead of 18 s, and alerts 47 s instead of 39 s.
 ALERTS_WAIT_S = 30.0
@@ -155,7 +157,7 @@ class Pipeline:
         self._stop.set()
         # Otherwise each job would wait for a database server that is suspended.
         self._store.give_up_without_answer()
-        self._thread.join(30)
+        self._thread.join(STOP_S)
         self._heartbeat.end()
         for job in reversed(self._jobs):
             job.stop()

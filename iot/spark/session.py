@@ -62,6 +62,8 @@ CONFIG = {
     ),
     # A batch without data would only close windows, and windows are shown while they grow.
     "spark.sql.streaming.noDataMicroBatches.enabled": "false",
+    # A query that does not end must not hold up the end of the process; its next run takes up the batch again.
+    "spark.sql.streaming.stopTimeout": "10s",
     "spark.sql.streaming.minBatchesToRetain": "10",
     "spark.sql.streaming.stateStore.minDeltasForSnapshot": "10",
     "spark.sql.streaming.numRecentProgressUpdates": "10",

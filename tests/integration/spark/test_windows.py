@@ -209,7 +209,7 @@ def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
 @pytest.mark.parametrize(
     ("trigger", "said", "wait_ms"),
     [
-        ({"realTime": "1 minute"}, {}, "10"),
+        ({"realTime": "1 minute"}, {}, "50"),
         ({"realTime": "1 minute"}, {"fetch.max.wait.ms": "77"}, "77"),
         ({"realTime": "1 minute"}, {"fetch.min.bytes": "1"}, None),
         ({"availableNow": True}, {}, None),
@@ -221,7 +221,7 @@ def test_in_real_time_mode_fetches_wait_for_more_messages_unless_the_client_prop
     frame = queries.read_topic(spark, Kafka(broker.bootstrap_servers, said), "readings", {0: 0}, trigger)
     options = frame._jdf.queryExecution().analyzed().collectLeaves().head().extraOptions()
     assert options.get("kafka.fetch.max.wait.ms") == wait_ms
-    assert (options.get("kafka.fetch.min.bytes") == "50000") == (wait_ms == "10")
+    assert (options.get("kafka.fetch.min.bytes") == "50000") == (wait_ms == "50")
 
 
 def test_every_case_of_the_table_gets_the_verdict_of_the_validator(spark):
