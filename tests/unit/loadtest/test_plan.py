@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from iot.loadtest.end_to_end import EndToEndPlan
 from iot.loadtest.plan import PRESETS, SAMPLE, Plan, make_plan
 
 
@@ -32,3 +33,23 @@ def test_load_follows_few_readings_even_at_a_fixed_rate():
     assert plan.follows_every == 1
     load = Plan(test="max-rate", client="confluent-kafka", messages=100, threads=1, rate_per_s=5.0, is_load=True)
     assert load.follows_every == SAMPLE
+
+
+@pytest.mark.parametrize(
+    ("more", "waits_ms"),
+    [
+        ({}, 5),
+        ({"rate_per_s": 100.0}, 0),
+        ({"in_flight": 1}, 0),
+        ({"in_flight": 10}, 5),
+        ({"rate_per_s": 100.0, "gathers": True}, 5),
+    ],
+)
+@pytest.mark.parametrize(("client", "name"), [("confluent-kafka", "linger.ms"), ("kafka-python", "linger_ms")])
+def test_readings_gather_where_that_adds_no_latency_or_is_wanted(client, name, more, waits_ms):
+    assert Plan(test="custom", client=client, messages=1, threads=1, **more).tuning[name] == waits_ms
+
+
+def test_the_end_to_end_test_sends_as_the_producer_does():
+    wanted = EndToEndPlan(dashboard_url="http://localhost:5000", topic="t", client="confluent-kafka", rate_per_s=100)
+    assert wanted.plan.tuning["linger.ms"] == 5
