@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SENSORS = 1_000
 BATCH = 2_000
-# The event times are spread over this time, which ends now.
 SPAN_S = 600
 # How far the event time of a late reading is behind, at most.
 LATE_S = 60
@@ -31,10 +30,19 @@ FIELDS = (
 )
 
 
-def fill(kafka: Kafka, topic: str, messages: int, partitions: int | None = None, *, late_ratio: float = 0.0) -> None:
+def fill(
+    kafka: Kafka,
+    topic: str,
+    messages: int,
+    partitions: int | None = None,
+    *,
+    span_s: int = SPAN_S,
+    late_ratio: float = 0.0,
+) -> None:
     """Create the topic and send readings of a fleet to it, some of them malformed.
 
     Args:
+        span_s: the event times are spread over this time, which ends now.
         late_ratio: the ratio of readings whose event time is up to ``LATE_S`` earlier.
 
     Raises:
@@ -44,7 +52,7 @@ def fill(kafka: Kafka, topic: str, messages: int, partitions: int | None = None,
     fleet, stop = Fleet(SENSORS, 1, "benchmark"), threading.Event()
     sender = make_sender("confluent-kafka", kafka, topic)
     end_us = time.time_ns() // 1000
-    times_us = end_us - SPAN_S * 1_000_000 + np.arange(messages) * (SPAN_S * 1_000_000) // messages
+    times_us = end_us - span_s * 1_000_000 + np.arange(messages) * (span_s * 1_000_000) // messages
     rng = np.random.default_rng(1)
     is_late = rng.random(messages) < late_ratio
     times_us[is_late] -= rng.integers(0, LATE_S * 1_000_000, is_late.sum())

@@ -17,8 +17,6 @@ from iot.spark import session as spark_session
 from iot.spark.rejected import RejectedWriter
 from iot.spark.windows import start_windows
 
-MASTER = "local[2]"
-
 
 def process(spark: Any, kafka: Kafka, topic: str, live: bool, loud: bool) -> None:
     """Process a topic, to its end or for ever."""
@@ -45,7 +43,7 @@ def main() -> None:
     args = parse_args(__doc__)
     kafka = Kafka(args.bootstrap_servers)
     ensure_topics(kafka, [REJECTED_TOPIC])
-    spark = spark_session.start("benchmark-peers", MASTER)
+    spark = spark_session.start("benchmark-peers", spark_session.MASTER)
     if args.warm_up:
         process(spark, kafka, args.warm_up, live=False, loud=False)
     say(ready=True)
