@@ -136,6 +136,7 @@ def test_a_profile_for_other_programs_changes_nothing(tmp_path):
     assert answer["archived"] == bool(class_archives.jvm_flags("spark"))
 
 
+@pytest.mark.long
 def test_every_path_works_in_the_posix_locale(tmp_path):
     folder = tmp_path / ODD
     folder.mkdir()

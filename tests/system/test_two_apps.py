@@ -78,6 +78,7 @@ def figures(app: App) -> dict[str, object]:
     return {name: metrics[name] for name in names}
 
 
+@pytest.mark.long
 def test_in_every_combination_the_second_refuses_and_the_first_stays_exact(
     broker, topic, tmp_path, postgres, eventually
 ):

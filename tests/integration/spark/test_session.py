@@ -11,7 +11,7 @@ from tests.support.scripts import ROOT, command_line
 
 # Starts Spark, suspends its JVM at a given moment, and ends it.
 END = """
-import os, signal, sys
+import logging, os, signal, sys
 from pyspark import SparkContext
 from iot import processes
 from iot.settings import UserError
@@ -23,6 +23,8 @@ print(gateway.proc.pid, flush=True)
 def suspend(*_):
     os.kill(gateway.proc.pid, signal.SIGSTOP)
 if moment == "killed before":
+    # An object of Java that is freed now would be told to a JVM that is gone, and py4j prints that.
+    logging.disable()
     gateway.proc.kill()
     gateway.proc.wait()
 if moment == "before":
