@@ -16,7 +16,7 @@ def lines(eventually):
     scripts = []
 
     def start(handler):
-        printed = []
+        printed: list[str] = []
         scripts.append(Script("the application", ["-c", READY.format(handler=handler)], printed.append))
         eventually(lambda: printed == ["ready"], 10)
         return scripts[-1], printed
