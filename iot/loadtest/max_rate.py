@@ -17,13 +17,12 @@ from iot.kafka import advertised
 from iot.kafka.offsets import end_offsets
 from iot.loadtest.bulk import CLIENT
 from iot.loadtest.dashboard_client import DashboardClient
-from iot.loadtest.flags import MAX_RATE_PER_S
 from iot.loadtest.latency import Milliseconds, in_ms, over_time
 from iot.loadtest.probe import RATE_PER_S, Interval, Probe
 from iot.loadtest.process_cpu import GENERATOR, ProcessCpu
 from iot.loadtest.results import STOPPED, Result, client_version
 from iot.loadtest.search import Search
-from iot.loadtest.stepper import MaxRatePlan, Stepper
+from iot.loadtest.stepper import LEAST_PER_S, MOST_PER_S, MaxRatePlan, Stepper
 from iot.loadtest.steps import ALERTS_P99_MS, StepFigures, judge
 from iot.loadtest.trial import grown_by
 from iot.loadtest.usage import Usage
@@ -31,8 +30,6 @@ from iot.processes import until_stopped
 from iot.settings import ALERTS_TOPIC, Kafka, UserError, reason
 from iot.terminal import StatusLine
 
-# The search stays within these.
-LEAST_PER_S, MOST_PER_S = 2 * RATE_PER_S, float(MAX_RATE_PER_S)
 TOO_EARLY = "before anything was sent"
 
 
@@ -65,6 +62,7 @@ def run(wanted: MaxRatePlan, kafka: Kafka, status: StatusLine, stop: threading.E
         stepper = Stepper(wanted, kafka, dashboard, probe, processes, status, stop)
         # What was found until then is a result, too.
         try:
+            stepper.warm_up(wanted.first_per_s)
             while (attempt := rates.next) and time.monotonic() < probe.last_due_s - 3 * wanted.confirm_s:
                 if not stepper.wait_until_drained() or not (figures := stepper.run(attempt)):
                     break
@@ -121,7 +119,7 @@ def make_result(
         machine_cpu_pct=best.machine_cpu_pct if best else None,
         throughput_per_cpu_pct=round(best.sent_per_s / cpu_pct, 1) if best and cpu_pct else None,
         memory_peak_mb=round(usage.memory_peak_mb, 1),
-        batching="batches of up to 262,144 bytes, linger 0 ms",
+        batching="batches of up to 262,144 bytes, linger 5 ms",
         in_flight="at most 100,000 in flight per process",
         topic=wanted.topic,
         topic_grew_by=grew_by,

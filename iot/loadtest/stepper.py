@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 from iot.loadtest.bulk import BulkLoad, bulk_load
 from iot.loadtest.dashboard_client import DashboardClient
+from iot.loadtest.flags import MAX_RATE_PER_S
 from iot.loadtest.growth import Growth, growth
 from iot.loadtest.latency import Latencies
 from iot.loadtest.probe import RATE_PER_S, Interval, Probe
@@ -22,11 +25,16 @@ from iot.loadtest.usage import Machine
 from iot.settings import Kafka, UserError
 from iot.terminal import StatusLine
 
+# The search stays within these.
+LEAST_PER_S, MOST_PER_S = 2 * RATE_PER_S, float(MAX_RATE_PER_S)
 FIRST_PER_S, TARGET_P99_MS = 4_000.0, 2_000.0
 # How long the last step measures. The others measure a third of it, and up to as long if growth is not clear.
 CONFIRM_S = 60.0
 # How long a step sends before it measures, as a share of ``CONFIRM_S``: several batches.
 WARM_UP = 0.1
+# A JVM that has just started gets faster for a minute. Before the first step, the system is loaded in parts of this
+# length until windows no longer come this much sooner than in the best part before, but at most so long.
+PART_S, FASTER, COLD_S = 5.0, 0.9, 90.0
 # How often to look at the figures, and how old the newest ones may be.
 LOOK_S, RECENT_S = 0.1, 3.0
 # How long to wait for what a step left in Kafka, and how much of it may stay: the followed readings of this time, or of
@@ -75,30 +83,55 @@ class Stepper:
     """Readings that all steps until now have sent, and how many of them were acknowledged."""
     workers: int = 0
 
+    def warm_up(self, rate_per_s: float) -> None:
+        """Send at a rate until the system no longer gets faster.
+
+        Raises:
+            UserError: a process that sends has ended.
+        """
+        rate_per_s = max(rate_per_s, LEAST_PER_S)
+        medians_s: list[float] = []
+        with self._sending(rate_per_s, COLD_S) as load:
+            until_s = time.monotonic() + COLD_S
+            while time.monotonic() < until_s and gets_faster(medians_s) and not self.stop.is_set():
+                self._is_over(time.monotonic() + PART_S, rate_per_s, load, "warming up the application")
+                now_s = time.monotonic()
+                # What has not arrived within the target is late, and need not be waited for.
+                end_s = now_s - self.wanted.target_p99_ms / 1000
+                late_s = [late for _, late in self.probe.window_latencies_s(Interval(end_s - PART_S, end_s), now_s)]
+                medians_s += [statistics.median(late_s)] if late_s else []
+
     def run(self, attempt: Attempt) -> StepFigures | None:
         """Send at a rate and measure; None if it was stopped meanwhile."""
-        longest_s = (1 + WARM_UP) * self.wanted.confirm_s + self.wanted.target_p99_ms / 1000 + SPARE_S
+        longest_s = (1 + WARM_UP) * self.wanted.confirm_s + self.wanted.target_p99_ms / 1000
+        with self._sending(attempt.rate_per_s, longest_s) as load:
+            measured = self._measure(attempt, load)
+        return measured and self._figures(attempt, measured, time.monotonic())
+
+    @contextmanager
+    def _sending(self, rate_per_s: float, longest_s: float) -> Iterator[BulkLoad]:
+        """Send at a rate, which includes the followed readings, and count what was sent."""
         self.probe.begin()
-        rate_per_s = attempt.rate_per_s - RATE_PER_S
-        with bulk_load("max-rate", self.kafka, self.wanted.topic, rate_per_s, longest_s, self.stop) as load:
+        bulk_per_s = rate_per_s - RATE_PER_S
+        with bulk_load("max-rate", self.kafka, self.wanted.topic, bulk_per_s, longest_s + SPARE_S, self.stop) as load:
             self.processes.generators |= set(load.pids)
             self.workers = len(load.pids)
-            measured = self._measure(attempt, load)
+            yield load
         sent, acknowledged = load.totals
         self.totals = self.totals[0] + sent, self.totals[1] + acknowledged
-        return measured and self._figures(attempt, measured, time.monotonic())
 
     def _measure(self, attempt: Attempt, load: BulkLoad) -> Measured | None:
         """Warm up, and measure until it is clear whether lag grows; None if it was stopped meanwhile."""
-        confirm_s = self.wanted.confirm_s
+        confirm_s, rate_per_s = self.wanted.confirm_s, attempt.rate_per_s
+        label = f"{attempt.kind} at {rate_per_s:,.0f}/s"
         shortest_s = confirm_s if attempt.kind == "confirmation" else confirm_s / 3
-        hopeless = self._is_over(time.monotonic() + WARM_UP * confirm_s, attempt, load, "warm-up")
+        hopeless = self._is_over(time.monotonic() + WARM_UP * confirm_s, rate_per_s, load, f"{label}: warm-up")
         machine, before, begun = Machine(), self.processes.look(time.monotonic()), load.acknowledged
         grows, begin_s = None, time.monotonic()
         until_s = begin_s + shortest_s
         while not hopeless:
-            hopeless = self._is_over(until_s, attempt, load, "measuring")
-            grows = growth(self.probe.lag(Interval(begin_s, until_s)), attempt.rate_per_s)
+            hopeless = self._is_over(until_s, rate_per_s, load, f"{label}: measuring")
+            grows = growth(self.probe.lag(Interval(begin_s, until_s)), rate_per_s)
             if grows is None or grows.is_clear or until_s >= begin_s + confirm_s:
                 break
             until_s = min(until_s + shortest_s / 2, begin_s + confirm_s)
@@ -109,7 +142,8 @@ class Stepper:
         # What is still on its way gets the time that it may take; the load stays the same meanwhile.
         until_s = end_s + self.wanted.target_p99_ms / 1000
         while not (hopeless or self.stop.is_set() or time.monotonic() > until_s or self.probe.has_arrived(end_s)):
-            hopeless = self._is_over(min(until_s, time.monotonic() + LOOK_S), attempt, load, "waiting for the rest")
+            look_s = min(until_s, time.monotonic() + LOOK_S)
+            hopeless = self._is_over(look_s, rate_per_s, load, f"{label}: waiting for the rest")
         if self.stop.is_set():
             return None
         return Measured(Interval(begin_s, end_s), sent_per_s, grows, hopeless, times, cpu_pct, machine_cpu_pct)
@@ -144,18 +178,16 @@ class Stepper:
     def wait_until_drained(self) -> bool:
         """Wait until what the step before has left in Kafka is processed; returns False if ``stop`` was set before.
 
-        Before the first step, the followed readings alone warm up the system for as long as a step.
-
         Raises:
             UserError: it takes too long.
         """
         most = max(DRAINED_S, 1.5 * self.wanted.target_p99_ms / 1000) * RATE_PER_S
-        begun_s, warm_s = time.monotonic(), self.probe.start_s + self.wanted.confirm_s / 3
+        begun_s = time.monotonic()
         while not self.stop.wait(LOOK_S):
             now_s = time.monotonic()
             self.processes.look_if_due(now_s)
             lag = self._lag_now(now_s)
-            if lag is not None and lag <= most and now_s > warm_s:
+            if lag is not None and lag <= most:
                 return True
             left = "how many readings wait is not known" if lag is None else f"{lag:,.0f} readings wait"
             if now_s - begun_s > DRAIN_S:
@@ -163,16 +195,16 @@ class Stepper:
             self.status.update(partial("waiting until the backlog is processed: {}".format, left))
         return False
 
-    def _is_over(self, until_s: float, attempt: Attempt, load: BulkLoad, what: str) -> bool:
+    def _is_over(self, until_s: float, rate_per_s: float, load: BulkLoad, what: str) -> bool:
         """Wait until a moment; returns True at once if so much waits that the step cannot hold."""
-        most = max(HOPELESS_LAG_S, 2 * self.wanted.target_p99_ms / 1000) * attempt.rate_per_s
+        most = max(HOPELESS_LAG_S, 2 * self.wanted.target_p99_ms / 1000) * rate_per_s
         while (now_s := time.monotonic()) < until_s and not self.stop.wait(min(LOOK_S, until_s - now_s)):
             load.require_running()
             self.processes.look_if_due(now_s)
             lag = self._lag_now(now_s)
             if lag is not None and lag > most:
                 return True
-            self.status.update(self._progress(attempt, what, until_s - now_s, lag))
+            self.status.update(self._progress(what, until_s - now_s, lag))
         return False
 
     def _lag_now(self, now_s: float) -> float | None:
@@ -181,6 +213,15 @@ class Stepper:
         return recent[-1][1] if recent else None
 
     @staticmethod
-    def _progress(attempt: Attempt, what: str, left_s: float, lag: float | None) -> Callable[[], str]:
+    def _progress(what: str, left_s: float, lag: float | None) -> Callable[[], str]:
         waiting = "" if lag is None else f", {lag:,.0f} wait"
-        return lambda: f"{attempt.kind} at {attempt.rate_per_s:,.0f}/s: {what}, {left_s:.0f} s left{waiting}"
+        return lambda: f"{what}, {left_s:.0f} s left{waiting}"
+
+
+def gets_faster(medians_s: Sequence[float]) -> bool:
+    """Whether a system gets faster, or may still do so.
+
+    Args:
+        medians_s: how late it was in each part of the time until now.
+    """
+    return len(medians_s) < 2 or medians_s[-1] < FASTER * min(medians_s[:-1])
