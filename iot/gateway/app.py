@@ -6,15 +6,24 @@ import threading
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
-import msgspec
 from flask import Blueprint, Flask, Response, abort, current_app, request
 
 from iot.gateway import openapi
-from iot.gateway.intake import Intake, Problem, Taken
+from iot.gateway.answers import (
+    ACKNOWLEDGED_S,
+    CROWDED,
+    FULL,
+    LATE,
+    RETRY_AFTER,
+    Answer,
+    later,
+    of_write,
+)
+from iot.gateway.intake import Intake
 from iot.gateway.metrics import Exporter
-from iot.gateway.tokens import Tokens
+from iot.gateway.tokens import Clients, Unauthorised
 from iot.gateway.writer import Full, Unavailable, Writer
 from iot.web import access, failures
 from iot.web.responses import json_answer
@@ -22,42 +31,23 @@ from iot.web.writing import READING, foreign
 
 # Maximum size of a body, also once it is decompressed.
 MAX_BODY_BYTES = 1 << 20
-# How long a request waits for Kafka's acknowledgement.
-ACKNOWLEDGED_S = 5.0
 # Maximum number of requests that wait for it, and how long another one waits for its turn. The other threads stay free.
 MAX_WAITING, TURN_S = 40, 1.0
-# What a client that is refused for now is told to wait, in seconds.
-RETRY_AFTER = {"Retry-After": "1"}
 
 site = Blueprint("gateway", __name__)
 
 
 @dataclass
 class Services:
-    """What the endpoints share.
-
-    Attributes:
-        token: the token of all clients, if there is one.
-        tokens: those of devices, if there are any.
-    """
+    """What the endpoints share."""
 
     intake: Intake
     writer: Writer
-    token: str | None = None
-    tokens: Tokens | None = None
+    clients: Clients = field(default_factory=Clients)
     turns: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(MAX_WAITING))
 
     def __post_init__(self) -> None:
         self.exporter = Exporter(self.writer)
-
-
-class Counts(msgspec.Struct):
-    """The answer to readings: how many were written now, had been written before, and how many records were refused."""
-
-    written: int
-    repeated: int
-    refused: int
-    errors: list[dict[str, Any]]
 
 
 def create_app(services: Services, host: str = "127.0.0.1") -> Flask:
@@ -69,7 +59,7 @@ def create_app(services: Services, host: str = "127.0.0.1") -> Flask:
     app = Flask("iot.gateway", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["services"] = services
-    is_allowed = access.allowed_hosts(host, bool(services.token or services.tokens))
+    is_allowed = access.allowed_hosts(host, services.clients.need_a_token)
 
     @app.before_request
     def check() -> None:
@@ -99,14 +89,7 @@ def readings() -> Response:
 
 @site.post("/api/v1/<token>/telemetry")
 def telemetry(token: str) -> Response:
-    services = _shared()
-    if services.tokens:
-        device = services.tokens.device(token)
-        if device is None:
-            abort(401, "no device has this token: add it to the file of --tokens")
-        return _keep(device)
-    # Without a file of tokens, this is only a name, and proves nothing.
-    return _keep(_authorise() or token)
+    return _keep(_authorise(token))
 
 
 @site.get("/healthz")
@@ -125,7 +108,7 @@ def metrics() -> Response:
 @site.get("/api/openapi.json")
 def api() -> Response:
     services = _shared()
-    return json_answer(openapi.document(bool(services.token or services.tokens)))
+    return json_answer(openapi.document(services.clients.need_a_token))
 
 
 # Steps ----------------------------------------------------------------------------------------------------------------
@@ -135,55 +118,36 @@ def _shared() -> Services:
     return cast(Services, current_app.extensions["services"])
 
 
-def _authorise() -> str | None:
-    """Return the device whose token the request presents; None if it presents the token of all, or needs none.
-
-    The request is refused if it needs a token and has none that is valid.
-    """
-    services = _shared()
-    if not services.token and not services.tokens:
-        return None
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    given = given.strip() if scheme.lower() == "bearer" else ""
-    if services.token and access.is_same(given, services.token):
-        return None
-    device = services.tokens.device(given) if services.tokens and given else None
-    if device is None:
-        abort(401, "a token is required: send the header Authorization: Bearer …")
-    return device
+def _authorise(name: str | None = None) -> str | None:
+    """Return the device that sends the request, as ``Clients.device`` does; refuse it if it needs a token."""
+    try:
+        return _shared().clients.device(request.headers.get("Authorization", ""), name)
+    except Unauthorised as error:
+        abort(401, str(error))
 
 
 def _keep(device: str | None) -> Response:
     """Write the readings of the body, and answer once Kafka has acknowledged them."""
     services = _shared()
     if problem := services.writer.problem():
-        return _failure(503, problem, RETRY_AFTER)
+        return _answer(later(503, problem))
     taken = services.intake.take(_body(), None, device)
     if not services.turns.acquire(timeout=TURN_S):
-        return _failure(429, "too many requests wait for Kafka: send larger batches, or fewer at once", RETRY_AFTER)
+        return _answer(CROWDED)
     try:
         write = services.writer.write(taken.messages, taken.refusals)
-        if not write.wait(ACKNOWLEDGED_S):
-            return _failure(503, "Kafka has not acknowledged the readings yet: send them again", RETRY_AFTER)
+        is_done = write.wait(ACKNOWLEDGED_S)
     except Full:
-        return _failure(429, "too much waits for Kafka: send it again later", RETRY_AFTER)
+        return _answer(FULL)
     except Unavailable as error:
-        return _failure(503, str(error), RETRY_AFTER)
+        return _answer(later(503, str(error)))
     finally:
         services.turns.release()
-    if not write.is_acknowledged:
-        return _failure(503, "Kafka failed, and may not have the readings: send them again", RETRY_AFTER)
-    return _counts(taken, write.readings, write.repeated)
+    return _answer(of_write(taken, write) if is_done else LATE)
 
 
-def _counts(taken: Taken, written: int, repeated: int) -> Response:
-    errors = [_error(problem) for problem in taken.problems]
-    status = 200 if not errors else 207 if taken.messages else 422
-    return json_answer(Counts(written, repeated, len(errors), errors), status)
-
-
-def _error(problem: Problem) -> dict[str, Any]:
-    return {"record": problem.number, "error": problem.reason}
+def _answer(answer: Answer) -> Response:
+    return json_answer(answer.content, answer.status, RETRY_AFTER if answer.is_temporary else None)
 
 
 def _body() -> bytes:

@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 
 from iot.gateway.app import MAX_BODY_BYTES, MAX_WAITING
-from iot.web.server import MAX_HEAD_BYTES, Server
+from iot.gateway.direct import Direct
+from iot.web.server import MAX_HEAD_BYTES, STOP_S, Connection, Server
 
 # Threads for requests that have arrived. Some stay free while others wait for Kafka.
 THREADS = MAX_WAITING + 24
@@ -47,45 +48,70 @@ class Request:
         self.data = bytearray(data)
         self.deadline_s = deadline_s
         self.is_invited = False
-        self._head_end = -1
+        self.head_end = -1
         self._length: int | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is exactly one request, and its length is known."""
+        return self._length is not None and len(self.data) == self.head_end + self._length
 
     def is_whole(self) -> bool:
         """Whether nothing more is needed: the request is complete, or will be refused anyway."""
-        if self._head_end < 0:
+        if self.head_end < 0:
             end = self.data.find(b"\r\n\r\n")
             if end < 0:
                 return len(self.data) > MAX_HEAD_BYTES
-            self._head_end = end + 4
+            self.head_end = end + 4
             head = bytes(self.data[: end + 2])
             if not _CHUNKED.search(head):
                 found = _LENGTH.search(head)
                 self._length = int(found[1]) if found else 0
         if self._length is not None:
-            return self._length > MAX_BODY_BYTES or len(self.data) >= self._head_end + self._length
-        body = len(self.data) - self._head_end
+            return self._length > MAX_BODY_BYTES or len(self.data) >= self.head_end + self._length
+        body = len(self.data) - self.head_end
         if body > CHUNKED_BYTES:
             return True
         # The line break before the first chunk is the end of the head.
-        return bool(_LAST_CHUNK.search(self.data, max(self._head_end - 2, len(self.data) - MAX_HEAD_BYTES)))
+        return bool(_LAST_CHUNK.search(self.data, max(self.head_end - 2, len(self.data) - MAX_HEAD_BYTES)))
 
     def expects_an_invitation(self) -> bool:
         """Whether the client waits to be told that it may send the body; True only once."""
-        if self._head_end < 0 or self.is_invited:
+        if self.head_end < 0 or self.is_invited:
             return False
         self.is_invited = True
-        return bool(_EXPECTS.search(bytes(self.data[: self._head_end])))
+        return bool(_EXPECTS.search(bytes(self.data[: self.head_end])))
+
+
+class _Connection(Connection):
+    def answer(self, data: bytes) -> None:
+        """Send an answer that fits into the send buffer, and wait for the next request. Any thread may call this."""
+        try:
+            # Not through the socket's methods: a socket with a timeout waits in them.
+            if os.write(self.socket.fileno(), data) == len(data):
+                self.server.put_conn(self)
+                return
+        except (OSError, ValueError):
+            # The client has gone, or the server stops.
+            pass
+        self.close()
 
 
 class GatewayServer(Server):
     """Serves the gateway's application: ``start``, then ``stop``."""
 
+    ConnectionClass = _Connection
     threads = THREADS
     bodies_at_once = THREADS
     max_request_body_size = MAX_BODY_BYTES
 
-    def __init__(self, listening: socket.socket, application: Any) -> None:
+    def __init__(self, listening: socket.socket, application: Any, direct: Direct | None = None) -> None:
+        """
+        Args:
+            direct: what serves some requests in place of the application.
+        """
         super().__init__(listening, application)
+        self._direct = direct
         self._new: deque[tuple[Any, Request]] = deque()
         self._wake, self._woken = socket.socketpair()
         self._woken.setblocking(False)
@@ -102,6 +128,8 @@ class GatewayServer(Server):
         self._is_stopping = True
         self._wake.send(b"\0")
         super().stop()
+        if self._direct:
+            self._direct.finish(STOP_S)
 
     def process_conn(self, conn: Any) -> None:
         """Give a connection to a thread if its request has arrived; otherwise wait for the rest."""
@@ -138,6 +166,10 @@ class GatewayServer(Server):
         except OSError:
             conn.close()
             return None
+        if self._direct and request.is_complete and self.can_add_keepalive_connection:
+            conn.rfile._read_buf, conn.rfile._read_pos = b"", 0
+            if self._direct.serve(conn, bytes(request.data), request.head_end):
+                return True
         # The server's own reader takes the bytes from here.
         conn.rfile._read_buf, conn.rfile._read_pos = bytes(request.data), 0
         super().process_conn(conn)
@@ -163,6 +195,8 @@ class GatewayServer(Server):
             now_s = time.monotonic()
             if now_s >= look_s:
                 look_s = now_s + LOOK_S
+                if self._direct:
+                    self._direct.look_after()
                 late = [conn for conn, request in self._requests.items() if now_s > request.deadline_s]
                 for conn in late:
                     self._forget(selector, conn)

@@ -77,10 +77,10 @@ class Intake:
         """
         if topic is not None and SILENT_TOPICS.search(topic):
             return Taken()
+        if own := self.take_own(payload):
+            return Taken(own, records=len(own))
         now_us = int(self._clock() * 1e6)
         latest_us = now_us + FUTURE_TOLERANCE_S * 1_000_000
-        if self._map == NO_MAP and (own := own_readings(payload)) and max(own[1]) <= latest_us:
-            return Taken(own[0], records=len(own[0]))
         parser = self._parser()
         records = parser.records(payload, topic, now_us, device)
         taken = Taken(records=len(records))
@@ -105,6 +105,12 @@ class Intake:
             # Nobody else tells the sender.
             self._say_once(f"{name}\0", f"{name}: refused, and said once: {taken.problems[0].reason}")
         return taken
+
+    def take_own(self, payload: bytes) -> list[Message] | None:
+        """Return the readings of a payload in our own schema; None if ``take`` must look closer."""
+        own = own_readings(payload) if self._map == NO_MAP else None
+        latest_us = (self._clock() + FUTURE_TOLERANCE_S) * 1e6
+        return own[0] if own and max(own[1]) <= latest_us else None
 
     def _parser(self) -> PayloadParser:
         # It remembers forms, so threads cannot share one.

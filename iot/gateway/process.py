@@ -20,12 +20,13 @@ from iot import cli
 from iot.devices.field_map import NO_MAP, load_map
 from iot.gateway.app import Services, create_app
 from iot.gateway.arriving import GatewayServer
+from iot.gateway.direct import Direct
 from iot.gateway.intake import Intake
 from iot.gateway.journal import journal_topic
 from iot.gateway.keeper import Keeper
 from iot.gateway.mqtt import MqttInput
 from iot.gateway.mqtt_url import is_filter, parse_url
-from iot.gateway.tokens import load_tokens
+from iot.gateway.tokens import Clients, load_tokens
 from iot.gateway.writer import Writer
 from iot.kafka.connect import require_broker
 from iot.kafka.topics import ensure_topics
@@ -73,7 +74,8 @@ def run(args: argparse.Namespace, stop: threading.Event) -> None:
         begun_s = time.monotonic()
         keeper.start()
         stack.callback(keeper.close)
-        server = GatewayServer(listening, create_app(Services(intake, writer, args.token, tokens), args.host))
+        services = Services(intake, writer, Clients(args.token, tokens))
+        server = GatewayServer(listening, create_app(services, args.host), Direct(services, args.host))
         server.start()
         stack.callback(server.stop)
         host = f"[{args.host}]" if ":" in args.host else args.host

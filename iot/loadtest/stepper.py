@@ -32,9 +32,9 @@ FIRST_PER_S, TARGET_P99_MS = 4_000.0, 2_000.0
 CONFIRM_S = 60.0
 # How long a step sends before it measures, as a share of ``CONFIRM_S``: several batches.
 WARM_UP = 0.1
-# A JVM that has just started gets faster for a minute. Before the first step, the system is loaded in parts of this
-# length until windows no longer come this much sooner than in the best part before, but at most so long.
-PART_S, FASTER, COLD_S = 5.0, 0.9, 90.0
+# A JVM that has just started gets faster for a minute. Before the first step, the system is loaded until windows come
+# in time and, in so many parts of this length, not much sooner than in the best part before, but at most so long.
+STEADY_PARTS, PART_S, FASTER, COLD_S = 2, 5.0, 0.9, 90.0
 # How often to look at the figures, and how old the newest ones may be.
 LOOK_S, RECENT_S = 0.1, 3.0
 # How long to wait for what a step left in Kafka, and how much of it may stay: the followed readings of this time, or of
@@ -91,13 +91,14 @@ class Stepper:
         """
         rate_per_s = max(rate_per_s, LEAST_PER_S)
         medians_s: list[float] = []
+        allowed_s = self.wanted.target_p99_ms / 1000
         with self._sending(rate_per_s, COLD_S) as load:
             until_s = time.monotonic() + COLD_S
-            while time.monotonic() < until_s and gets_faster(medians_s) and not self.stop.is_set():
+            while time.monotonic() < until_s and not is_warm(medians_s, allowed_s) and not self.stop.is_set():
                 self._is_over(time.monotonic() + PART_S, rate_per_s, load, "warming up the application")
                 now_s = time.monotonic()
                 # What has not arrived within the target is late, and need not be waited for.
-                end_s = now_s - self.wanted.target_p99_ms / 1000
+                end_s = now_s - allowed_s
                 late_s = [late for _, late in self.probe.window_latencies_s(Interval(end_s - PART_S, end_s), now_s)]
                 medians_s += [statistics.median(late_s)] if late_s else []
 
@@ -218,10 +219,12 @@ class Stepper:
         return lambda: f"{what}, {left_s:.0f} s left{waiting}"
 
 
-def gets_faster(medians_s: Sequence[float]) -> bool:
-    """Whether a system gets faster, or may still do so.
+def is_warm(medians_s: Sequence[float], allowed_s: float) -> bool:
+    """Whether a system is in time, and no longer gets faster.
 
     Args:
-        medians_s: how late it was in each part of the time until now.
+        medians_s: how late windows came, in each part of the time until now.
+        allowed_s: how late they may come.
     """
-    return len(medians_s) < 2 or medians_s[-1] < FASTER * min(medians_s[:-1])
+    before, newest = medians_s[:-STEADY_PARTS], medians_s[-STEADY_PARTS:]
+    return bool(before) and newest[-1] < allowed_s and min(newest) >= FASTER * min(before)

@@ -73,7 +73,7 @@ class _Request(HTTPRequest):
             self.conn.linger_for_body()
 
 
-class _Connection(HTTPConnection):
+class Connection(HTTPConnection):
     RequestHandlerClass = _Request
     is_new = True
     handed_over = False
@@ -171,7 +171,7 @@ class Server(CherootServer):
 
     threads = THREADS
     bodies_at_once = BODIES
-    ConnectionClass = _Connection
+    ConnectionClass = Connection
     expiration_interval = CHECK_EVERY_S
     keep_alive_conn_limit = MAX_IDLE
     max_request_header_size = MAX_HEAD_BYTES
@@ -190,7 +190,7 @@ class Server(CherootServer):
         self.bodies = threading.BoundedSemaphore(self.bodies_at_once)
         self.lingering = threading.BoundedSemaphore(BODIES)
         self.gateway = _Gateway
-        self._deadlines_s: dict[_Connection, float] = {}
+        self._deadlines_s: dict[Connection, float] = {}
         self._stopping_s = float("inf")
         self._stopped = threading.Event()
         self._serving = threading.Thread(target=self.serve, name="http", daemon=True)
@@ -210,14 +210,14 @@ class Server(CherootServer):
         super().stop()
         self._stopped.set()
 
-    def limit(self, connection: _Connection, seconds: float | None) -> None:
+    def limit(self, connection: Connection, seconds: float | None) -> None:
         """Set the deadline of a connection to ``seconds`` from now, or remove it (None)."""
         if seconds is None:
             self._deadlines_s.pop(connection, None)
         else:
             self._deadlines_s[connection] = time.monotonic() + seconds
 
-    def process_conn(self, conn: _Connection) -> None:
+    def process_conn(self, conn: Connection) -> None:
         """Give a connection to a thread; wait with a new one until there is something to read."""
         if not conn.is_new:
             super().process_conn(conn)

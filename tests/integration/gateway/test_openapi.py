@@ -14,6 +14,7 @@ from schemathesis.specs.openapi.checks import ignored_auth, negative_data_reject
 from iot.gateway import openapi
 from iot.gateway.app import Services, create_app
 from iot.gateway.intake import Intake
+from iot.gateway.tokens import Clients
 from iot.gateway.writer import Full, Unavailable
 from tests.support.gateway_writer import FakeWriter
 
@@ -30,7 +31,7 @@ def ask(operation: str, mode: GenerationMode, examples: int, token: str | None =
     method, path = operation.split()
     writer = FakeWriter()
     writer.error = error
-    app = create_app(Services(Intake(lambda text: None), writer, token))
+    app = create_app(Services(Intake(lambda text: None), writer, Clients(token)))
     api = schemathesis.openapi.from_wsgi("/api/openapi.json", app)
 
     @given(case=api[path][method.upper()].as_strategy(generation_mode=mode))

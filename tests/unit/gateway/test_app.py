@@ -10,7 +10,7 @@ import pytest
 from iot.gateway import app as gateway
 from iot.gateway.app import MAX_BODY_BYTES, Services, create_app
 from iot.gateway.intake import Intake
-from iot.gateway.tokens import Tokens
+from iot.gateway.tokens import Clients, Tokens
 from iot.gateway.writer import Full, Unavailable
 from tests.support.gateway_writer import FakeWriter
 
@@ -27,7 +27,7 @@ def writer():
 
 
 def client_of(writer, token=None, tokens=None, host="127.0.0.1"):
-    return create_app(Services(Intake(lambda text: None), writer, token, tokens), host).test_client()
+    return create_app(Services(Intake(lambda text: None), writer, Clients(token, tokens)), host).test_client()
 
 
 @pytest.fixture

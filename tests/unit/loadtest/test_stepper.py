@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from iot.loadtest.stepper import gets_faster
+from iot.loadtest.stepper import is_warm
 
 
 @pytest.mark.parametrize(
     ("medians_s", "expected"),
     [
-        ([], True),
-        ([2.0], True),
-        ([6.0, 3.0, 1.5], True),
-        ([6.0, 3.0, 2.9], False),
+        ([], False),
         ([1.0, 1.0], False),
-        # A pause of the machine is not the end of it, but the system was as fast before.
-        ([3.0, 1.0, 2.0], False),
+        ([1.0, 1.0, 1.0], True),
+        ([6.0, 3.0, 1.5], False),
+        ([6.0, 1.5, 1.4, 1.4], True),
+        # What it missed while it started comes first.
+        ([2.0, 4.0, 5.0], False),
+        ([2.0, 4.0, 5.0, 3.0, 1.9, 1.0], False),
+        ([2.0, 4.0, 5.0, 3.0, 1.9, 1.0, 1.1, 0.9], True),
     ],
 )
-def test_a_system_is_warm_when_it_no_longer_gets_faster(medians_s, expected):
-    assert gets_faster(medians_s) is expected
+def test_a_system_is_warm_when_it_is_in_time_and_no_longer_gets_faster(medians_s, expected):
+    assert is_warm(medians_s, 2.0) is expected
