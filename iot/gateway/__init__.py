@@ -9,7 +9,9 @@
 - ``journal``: the sequences and the owner of the topic, kept in a topic of their own.
 - ``keeper``: takes the topic over, saves the sequences, and starts again after an outage.
 - ``tokens``: which token stands for which device.
+- ``answers``: what is answered to readings.
 - ``app``, ``openapi``, ``metrics``: the HTTP API. ``arriving``: its server, which gives no thread to slow clients.
+- ``direct``: the short way of usual requests, which needs no thread that waits.
 - ``mqtt``, ``mqtt_url``: the MQTT client.
 
 Repeats are recognised without Kafka's transactions, so every reader of the topic stays as it is. The topic itself is

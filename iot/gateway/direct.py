@@ -34,7 +34,7 @@ _TARGET = re.compile(rb"POST /api/v1/(?:readings|([A-Za-z0-9._~-]+)/telemetry) H
 _HEADER = re.compile(rb"([A-Za-z0-9-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)[ \t]*")
 # Headers that change how a request is read or who may send it.
 _SPECIAL = {
-    b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"connection", b"origin", b"sec-fetch-site",
+    b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"origin", b"sec-fetch-site",
 }  # fmt: skip
 # Those that must not come twice.
 _ONCE = (b"host", b"content-length", b"authorization")
@@ -68,7 +68,8 @@ def parse(head: bytes) -> Head | None:
         if not header:
             return None
         name = header[1].lower()
-        if name in _SPECIAL or (name in headers and name in _ONCE):
+        is_closing = name == b"connection" and header[2].lower() != b"keep-alive"
+        if name in _SPECIAL or is_closing or (name in headers and name in _ONCE):
             return None
         headers[name] = header[2]
     if b"host" not in headers or b"content-length" not in headers:
