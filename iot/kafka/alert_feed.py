@@ -17,8 +17,8 @@ from iot.kafka import advertised
 from iot.kafka.offsets import make_reader, partitions_of
 from iot.settings import ALERTS_TOPIC, Kafka, reason
 
-# How long one poll waits for records.
-POLL_WAIT_MS = 500
+# How long one poll waits for records, and a broker before it answers that there are none.
+POLL_WAIT_MS, BROKER_WAIT_MS = 500, 2_000
 # How long to wait before the next attempt after an error.
 RETRY_S = 1.0
 # Maximum number of records in one poll.
@@ -89,7 +89,7 @@ class Feed(Generic[T]):
             self.failure = error
 
     def _follow(self) -> None:
-        consumer = make_reader(self._kafka)
+        consumer = make_reader(self._kafka, BROKER_WAIT_MS)
         try:
             partitions = partitions_of(consumer, self._topic)
             if not partitions:

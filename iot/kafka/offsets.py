@@ -18,8 +18,11 @@ TIMEOUT_MS = 4_000
 CLOSE_MS = 2_000
 
 
-def make_reader(kafka: Kafka) -> KafkaConsumer:
+def make_reader(kafka: Kafka, wait_ms: int = 500) -> KafkaConsumer:
     """Return a consumer that belongs to no group and commits nothing.
+
+    Args:
+        wait_ms: how long a broker may wait for messages before it answers that there are none.
 
     Raises:
         KafkaError: Kafka does not answer.
@@ -28,6 +31,7 @@ def make_reader(kafka: Kafka) -> KafkaConsumer:
     return KafkaConsumer(
         **kafka_python_config(kafka),
         group_id=None,
+        fetch_max_wait_ms=wait_ms,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         reconnect_backoff_max_ms=1_000,
