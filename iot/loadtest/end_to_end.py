@@ -180,11 +180,16 @@ def run(wanted: EndToEndPlan, kafka: Kafka, status: StatusLine, stop: threading.
 
 @dataclass(frozen=True)
 class Outbox:
-    """Sends the readings of a load and notes their acknowledgements."""
+    """Sends the readings of a load and notes their acknowledgements.
+
+    Attributes:
+        tick_s: readings that are due within this time are sent together.
+    """
 
     load: Load
     sender: Sender
     acknowledgements: Arrivals
+    tick_s: float = TICK_S
 
     def send(self, stop: threading.Event) -> None:
         """Send each reading when it is due, then wait for what is in flight."""
@@ -195,7 +200,7 @@ class Outbox:
                 self._send_one(each, stop)
             number = due
             if number < last:
-                schedule.wait_for(number, TICK_S, LOOK_S, stop)
+                schedule.wait_for(number, self.tick_s, LOOK_S, stop)
         self.sender.flush(DELIVERY_TIMEOUT_S)
 
     def _send_one(self, number: int, stop: threading.Event) -> None:
@@ -209,9 +214,9 @@ class Outbox:
             mark.forget()
 
 
-def poll(sender: Sender, done: threading.Event) -> None:
+def poll(sender: Sender, done: threading.Event, tick_s: float = TICK_S) -> None:
     """Let the client report acknowledgements as they arrive, until done."""
-    while not done.wait(TICK_S):
+    while not done.wait(tick_s):
         sender.poll(LOOK_S)
 
 

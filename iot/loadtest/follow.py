@@ -236,15 +236,16 @@ class WindowsFollower(Follower):
         location: str,
         since_us: int,
         on_answer: Callable[[float, float], None] = lambda now_s, took_s: None,
+        every_s: float = WINDOWS_EVERY_S,
     ) -> None:
         super().__init__()
         self.since_us = since_us
         self._dashboard, self._location = dashboard, location
-        self._on_answer = on_answer
+        self._on_answer, self._every_s = on_answer, every_s
         self._counts: Counter[Hashable] = Counter()
 
     def _follow(self) -> None:
-        while not self._stop.wait(WINDOWS_EVERY_S):
+        while not self._stop.wait(self._every_s):
             query = urllib.parse.urlencode({"location": self._location, "since": format_timestamp(self.since_us)})
             asked_s = time.monotonic()
             rows = self._dashboard.get(f"/api/windows?{query}")["windows"]

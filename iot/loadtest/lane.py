@@ -28,8 +28,8 @@ BATCH, FEW = 1_000, 20
 # How long a thread sends batches before the next thread has its turn. Shorter turns cost up to a tenth more CPU time,
 # because a thread's own data has left the processor's caches when it continues.
 TURN_S = 0.02
-# Readings that are due within this time are sent together.
-TICK_S = 0.001
+# Readings that are due within this time are sent together, and those of a load whose sending is not measured.
+TICK_S, LOAD_TICK_S = 0.001, 0.005
 # Maximum time between making a paced reading and sending it.
 AHEAD_S = 0.05
 # How often a waiting thread checks whether it was stopped.
@@ -77,6 +77,7 @@ class Lane:
         self._messages, self._total = plan.messages, self._fleet.count_below(plan.messages)
         self._warm_up = int(self._total * plan.warm_up)
         self._every = plan.follows_every
+        self._tick_s = LOAD_TICK_S if plan.is_load else TICK_S
         self._window = Semaphore(plan.in_flight) if plan.in_flight else None
         # A thread that waits for acknowledgements makes few readings at a time, so that none is old when it is sent.
         waits = plan.client == COURSE or plan.in_flight is not None
@@ -125,7 +126,7 @@ class Lane:
                 at = self._sent - first
                 due = int(np.searchsorted(numbers, schedule.due_by_now()))
                 if due <= at:
-                    schedule.wait_for(int(numbers[at]), TICK_S, LOOK_S, self._stop)
+                    schedule.wait_for(int(numbers[at]), self._tick_s, LOOK_S, self._stop)
                     continue
                 room = self._room(due - at)
                 begun_s = time.monotonic()

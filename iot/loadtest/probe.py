@@ -32,8 +32,10 @@ from iot.settings import ALERTS_TOPIC, SLIDE_S, WINDOW_S, Kafka, UserError
 RATE_PER_S = 200.0
 # Maximum duration of a test.
 LONGEST_S = 3_600.0
-# How often to read the figures of the dashboard.
-FIGURES_EVERY_S = 0.2
+# Readings that are due within this time are sent together: each send costs as much as many readings.
+TICK_S = 0.01
+# How often to read the figures and the windows of the dashboard. Each answer takes time from what is measured.
+FIGURES_EVERY_S, WINDOWS_EVERY_S = 0.5, 0.2
 
 _decode_alert = msgspec.json.Decoder(Alert).decode
 
@@ -147,14 +149,14 @@ class Probe:
             start_s = time.monotonic() + HEAD_START_S
             self._load = Load(int(RATE_PER_S * LONGEST_S), RATE_PER_S, run_id, self.location, start_s)
             self.windows = WindowsFollower(
-                self._dashboard, self.location, self._load.times_us[0], self.figures.note_answer
+                self._dashboard, self.location, self._load.times_us[0], self.figures.note_answer, WINDOWS_EVERY_S
             )
             self.windows.start()
             stack.callback(self.windows.close)
             self._sender = sender
-            outbox = Outbox(self._load, sender, self.acknowledgements)
+            outbox = Outbox(self._load, sender, self.acknowledgements, TICK_S)
             sending = threading.Thread(target=outbox.send, args=(self._over,), daemon=True)
-            polling = threading.Thread(target=poll, args=(sender, self._over), daemon=True)
+            polling = threading.Thread(target=poll, args=(sender, self._over, TICK_S), daemon=True)
             for thread in (sending, polling):
                 thread.start()
             stack.callback(sending.join)
