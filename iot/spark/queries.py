@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery
 
 # In real-time mode Spark fetches message by message, and at a thousand a second that costs more than everything else.
-# So messages gather for some milliseconds. While none come, that costs Spark and the broker 0.04 of a core; with 50 ms it
+# So messages gather for a moment. While none come, that costs Spark and the broker 0.04 of a core; with 50 ms it
 # is 0.08, and with 10 ms 0.2.
 GATHERED = {"kafka.fetch.max.wait.ms": "100", "kafka.fetch.min.bytes": "50000"}
 # How long Kafka's client waits for a server that does not accept the connection; its default is 10 s for each.
