@@ -10,6 +10,7 @@ from tests.support.processes import Processes
 from tests.system import chaos
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1_200)
 def test_no_reading_is_lost_or_counted_twice(tmp_path, capsys):
     found = chaos.run(rounds=3, seed=random.randrange(2**16), pause_s=12, folder=tmp_path)

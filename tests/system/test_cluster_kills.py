@@ -11,6 +11,7 @@ from tests.support.cluster_processes import ClusterProcesses
 from tests.system import chaos
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1_800)
 def test_a_kill_of_any_part_loses_and_doubles_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = chaos.run(rounds=2, seed=random.randrange(2**16), pause_s=0, folder=tmp_path, kind=ClusterProcesses)

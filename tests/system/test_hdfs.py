@@ -326,6 +326,7 @@ def test_a_restart_after_a_kill_is_exact_and_a_second_application_is_refused(
     assert "Traceback" not in said
 
 
+@pytest.mark.long
 def test_a_killed_owner_is_replaced_after_half_a_minute(app: App, eventually: Any) -> None:
     with app.running() as process:
         eventually(lambda: app.messages() == 0, 120)
