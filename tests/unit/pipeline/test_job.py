@@ -6,11 +6,14 @@ from threading import Event
 from types import SimpleNamespace
 
 import pytest
+from kafka.errors import KafkaError
 
+from iot.batches import Offsets
+from iot.pipeline import pipeline
 from iot.pipeline.job import PROVEN_S, STABLE_S, Job, QueryRun, SparkGone
-from iot.pipeline.pipeline import Pipeline
+from iot.pipeline.pipeline import CAUGHT_UP, Pipeline
 from iot.results.model import STARTING
-from iot.settings import UserError
+from iot.settings import Kafka, UserError
 
 
 class FakeRun:
@@ -97,7 +100,7 @@ def test_a_spark_that_is_gone_is_not_a_failure_of_the_query():
 
 
 @pytest.mark.parametrize(
-    ("message", "failed", "processed", "may_start"),
+    ("message", "failed", "caught_up", "may_start"),
     [
         (None, None, False, False),
         ("Initializing sources", None, False, False),
@@ -107,7 +110,7 @@ def test_a_spark_that_is_gone_is_not_a_failure_of_the_query():
         (None, "its checkpoint is damaged", False, True),
     ],
 )
-def test_alerts_wait_for_the_first_windows(message, failed, processed, may_start):
+def test_alerts_wait_until_windows_have_caught_up(message, failed, caught_up, may_start):
     def begin() -> QueryRun:
         if failed:
             raise UserError(failed)
@@ -116,11 +119,36 @@ def test_alerts_wait_for_the_first_windows(message, failed, processed, may_start
     windows = Job("windows", begin, "rm -r /c")
     if message or failed:
         windows.poll(0)
-    has_processed = Event()
-    if processed:
-        has_processed.set()
+    has_caught_up = Event()
+    if caught_up:
+        has_caught_up.set()
     feed = SimpleNamespace(run=FakeRun())
-    pipeline = SimpleNamespace(_windows=windows, _feed=feed, _has_processed=has_processed, _alerts_due_s=float("inf"))
-    assert Pipeline._may_start_alerts(pipeline) is may_start  # type: ignore[arg-type]
+    subject = SimpleNamespace(_windows=windows, _feed=feed, _has_caught_up=has_caught_up, _alerts_due_s=float("inf"))
+    assert Pipeline._may_start_alerts(subject) is may_start  # type: ignore[arg-type]
     feed.run = None
-    assert Pipeline._may_start_alerts(pipeline) is False  # type: ignore[arg-type]
+    assert Pipeline._may_start_alerts(subject) is False  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ends", "caught_up"),
+    [
+        ({0: 100, 1: 200}, True),
+        ({0: 100, 1: 200 + CAUGHT_UP}, True),
+        # A small batch was repeated after a restart, and an outage has left a backlog.
+        ({0: 101, 1: 200 + CAUGHT_UP}, False),
+        # A partition that was added has not been read yet.
+        ({0: 100, 1: 200, 2: 10}, True),
+        (None, True),
+    ],
+)
+def test_a_backlog_that_follows_the_first_batch_holds_the_alerts_back(monkeypatch, ends, caught_up):
+    def fake_ends(kafka: Kafka, topic: str) -> Offsets:
+        if ends is None:
+            raise KafkaError("no answer")
+        return ends
+
+    monkeypatch.setattr(pipeline, "end_offsets", fake_ends)
+    settings = SimpleNamespace(kafka=Kafka("localhost:1"), identity=SimpleNamespace(topic="t"))
+    subject = SimpleNamespace(_settings=settings, _has_caught_up=Event())
+    Pipeline._look_for_backlog(subject, {0: 100, 1: 200})  # type: ignore[arg-type]
+    assert subject._has_caught_up.is_set() is caught_up
