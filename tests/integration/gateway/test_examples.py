@@ -14,10 +14,11 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jinja2
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from iot.broker.broker import find_free_port
 from iot.gateway.app import Services, create_app
@@ -85,7 +86,7 @@ class Over(BaseException):
 
 def micropython(writer, rounds):
     """The modules of MicroPython that the sketch uses, for so many rounds; by their names."""
-    tries = []
+    tries: list[Any] = []
 
     def send(url, json, headers, timeout):
         assert len(tries) < 10
