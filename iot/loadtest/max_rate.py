@@ -132,8 +132,9 @@ def make_result(
 
 
 def first_to_give_out(steps: Sequence[StepFigures]) -> str:
-    """What gave out first at the lowest rate that did not hold; empty if all held."""
-    failed = [step for step in steps if not step.held]
+    """What gave out at the lowest rate above all that held; empty if there is none."""
+    highest_per_s = max((step.rate_per_s for step in steps if step.held), default=0.0)
+    failed = [step for step in steps if not step.held and step.rate_per_s > highest_per_s]
     if not failed:
         return ""
     lowest = min(failed, key=lambda step: step.rate_per_s)

@@ -35,6 +35,8 @@ from iot.web.snapshots import Snapshots
 
 # How often to check whether a feed has failed.
 CHECK_EVERY_S = 1.0
+# How long events gather before they are pushed: each look into the topic costs as much as many events.
+GATHER_S = 0.05
 
 
 def serve(args: argparse.Namespace, stop: threading.Event) -> None:
@@ -81,8 +83,8 @@ def follow(kafka: Kafka, topic: str, streams: EventStreams, stop: threading.Even
     """
     while not stop.is_set():
         feeds = (
-            AlertFeed(kafka, topic, streams.publish_alerts),
-            Feed(kafka, ALARMS_TOPIC, change_decoder(topic), streams.publish_alarms),
+            AlertFeed(kafka, topic, streams.publish_alerts, gather_s=GATHER_S),
+            Feed(kafka, ALARMS_TOPIC, change_decoder(topic), streams.publish_alarms, gather_s=GATHER_S),
         )
         for feed in feeds:
             feed.start()
