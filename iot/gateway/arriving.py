@@ -20,6 +20,7 @@ import msgspec
 
 from iot.gateway.app import MAX_BODY_BYTES, MAX_WAITING
 from iot.gateway.direct import Direct
+from iot.terminal import printable
 from iot.web.server import MAX_HEAD_BYTES, STOP_S, Connection, Server
 
 # Threads for requests that have arrived. Some stay free while others wait for Kafka.
@@ -168,8 +169,14 @@ class GatewayServer(Server):
             return None
         if self._direct and request.is_complete and self.can_add_keepalive_connection:
             conn.rfile._read_buf, conn.rfile._read_pos = b"", 0
-            if self._direct.serve(conn, bytes(request.data), request.head_end):
-                return True
+            try:
+                if self._direct.serve(conn, bytes(request.data), request.head_end):
+                    return True
+            except Exception as error:
+                # It must not end the thread that receives from everyone.
+                self.error_log(f"{type(error).__name__}: {printable(str(error))}", level=40)
+                conn.close()
+                return None
         # The server's own reader takes the bytes from here.
         conn.rfile._read_buf, conn.rfile._read_pos = bytes(request.data), 0
         super().process_conn(conn)

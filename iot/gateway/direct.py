@@ -24,6 +24,7 @@ from iot.gateway.tokens import Unauthorised
 from iot.gateway.writer import Full, Unavailable
 from iot.gateway.writes import Write
 from iot.web import access
+from iot.web.server import MAX_HEAD_BYTES
 
 # Maximum size of a body: while it is decoded, no other request is received.
 MAX_DIRECT_BYTES = 64 << 10
@@ -113,7 +114,7 @@ class Direct:
         Returns:
             False if the application must serve it. Then nothing has happened.
         """
-        if len(data) - head_end > MAX_DIRECT_BYTES:
+        if head_end > MAX_HEAD_BYTES or len(data) - head_end > MAX_DIRECT_BYTES:
             return False
         head = parse(data[: head_end - 4])
         if head is None or not self._is_allowed(head.host):

@@ -227,6 +227,28 @@ def test_large_bodies_leave_the_short_way_free():
         assert short.served == [False]
 
 
+def test_a_large_head_needs_the_application():
+    with serving(FakeWriter()) as (port, short):
+        status, _, content = ask(port, filler="x" * 20_000)
+        assert status in (413, 431)
+        assert content["error"]
+        assert True not in short.served
+
+
+def test_an_error_of_the_gateway_itself_ends_one_connection_only(capsys):
+    writer = FakeWriter()
+    with serving(writer) as (port, _):
+        writer.error = ZeroDivisionError("a bug")
+        for pause_s in (0, 0.01):
+            client = slow_client(port, head(len(BODY)) + BODY[:10])
+            time.sleep(pause_s)
+            client.sendall(BODY[10:])
+            assert client.recv(1) == b""
+        writer.error = None
+        assert ask(port)[0] == 200
+    assert capsys.readouterr().err.count("error: web server: ZeroDivisionError: a bug\n") == 2
+
+
 def test_clients_that_have_gone_disturb_nobody():
     writer = SlowWriter()
     with serving(writer) as (port, _):
