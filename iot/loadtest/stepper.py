@@ -97,8 +97,8 @@ class Stepper:
             while time.monotonic() < until_s and not is_warm(medians_s, allowed_s) and not self.stop.is_set():
                 self._is_over(time.monotonic() + PART_S, rate_per_s, load, "warming up the application")
                 now_s = time.monotonic()
-                # What has not arrived within the target is late, and need not be waited for.
-                end_s = now_s - allowed_s
+                # What has not arrived by now is late, and need not be waited for.
+                end_s = now_s - min(allowed_s, PART_S)
                 late_s = [late for _, late in self.probe.window_latencies_s(Interval(end_s - PART_S, end_s), now_s)]
                 medians_s += [statistics.median(late_s)] if late_s else []
 

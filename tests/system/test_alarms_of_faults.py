@@ -33,6 +33,7 @@ BEGIN_US = 1_720_000_000 // PERIOD_S * PERIOD_S * 1_000_000
 FAULTS = MINUTES * 60 // PERIOD_S
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_alarms_of_30_minutes_of_faults_equal_the_reference(spark, broker, topic, tmp_path):
     rules_file = tmp_path / "rules.toml"

@@ -28,16 +28,16 @@ def app(broker, topic, tmp_path):
 
 
 def test_the_api_equals_the_reference_also_after_a_kill(app, broker, topic, eventually):
-    messages = list(stream(200_000, seed=11, span_s=240, late=0.005))
+    messages = list(stream(100_000, seed=11, span_s=240, late=0.005))
     with app.running() as process:
-        write(broker.kafka, topic, iter(messages[:150_000]), at_once=800)
+        write(broker.kafka, topic, iter(messages[:75_000]), at_once=800)
         records = oracle.read_topic(broker.bootstrap_servers, topic)
         require_exact(app, records, topic, eventually)
         assert app.status("/healthz") == 200
         process.send_signal(signal.SIGKILL)
     # The web server ends with its parent.
     eventually(lambda: app.status("/healthz") == 0, 20)
-    write(broker.kafka, topic, iter(messages[150_000:]), at_once=800)
+    write(broker.kafka, topic, iter(messages[75_000:]), at_once=800)
     with app.running() as process:
         records = oracle.read_topic(broker.bootstrap_servers, topic)
         require_exact(app, records, topic, eventually)

@@ -19,7 +19,7 @@ from kafka import KafkaConsumer
 
 from iot.broker.broker import Broker, find_free_port
 from iot.kafka.sender import CLIENTS
-from iot.loadtest import backlog, end_to_end, growth, max_rate, steps, versus
+from iot.loadtest import backlog, end_to_end, growth, max_rate, stepper, steps, versus
 from iot.loadtest.stepper import MaxRatePlan
 from iot.readings import decode
 from iot.terminal import StatusLine
@@ -271,6 +271,7 @@ def test_end_to_end_counts_lost_and_doubled_readings(client, wrong, broker, topi
 def test_the_search_for_the_highest_rate_finds_what_a_dashboard_takes(broker, topic, monkeypatch):
     # However slow the machine is at the moment, it takes these rates.
     monkeypatch.setattr(max_rate, "MOST_PER_S", 800.0)
+    monkeypatch.setattr(stepper, "PART_S", 1.0)
     monkeypatch.setattr(steps, "SENT", 0.5)
     monkeypatch.setattr(steps, "ALERTS_P99_MS", 30_000.0)
     monkeypatch.setattr(growth, "TOLERATED", 100.0)

@@ -91,7 +91,8 @@ def test_live_and_as_a_backlog_the_windows_are_the_same(spark, broker, topic, tm
     caught_up.require(wanted)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kills", [2, 5])
 def test_windows_are_exact_after_kills_at_random_moments(broker, topic, tmp_path, eventually, kills):
     chance = random.Random(3)
     checkpoint, results = tmp_path / "checkpoint", tmp_path / "results"
@@ -209,7 +210,7 @@ def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
 @pytest.mark.parametrize(
     ("trigger", "said", "wait_ms"),
     [
-        ({"realTime": "1 minute"}, {}, "50"),
+        ({"realTime": "1 minute"}, {}, "100"),
         ({"realTime": "1 minute"}, {"fetch.max.wait.ms": "77"}, "77"),
         ({"realTime": "1 minute"}, {"fetch.min.bytes": "1"}, None),
         ({"availableNow": True}, {}, None),
@@ -221,7 +222,7 @@ def test_in_real_time_mode_fetches_wait_for_more_messages_unless_the_client_prop
     frame = queries.read_topic(spark, Kafka(broker.bootstrap_servers, said), "readings", {0: 0}, trigger)
     options = frame._jdf.queryExecution().analyzed().collectLeaves().head().extraOptions()
     assert options.get("kafka.fetch.max.wait.ms") == wait_ms
-    assert (options.get("kafka.fetch.min.bytes") == "50000") == (wait_ms == "50")
+    assert (options.get("kafka.fetch.min.bytes") == "50000") == (wait_ms == "100")
 
 
 def test_every_case_of_the_table_gets_the_verdict_of_the_validator(spark):
