@@ -35,7 +35,7 @@ from iot.web.snapshots import Snapshots
 
 # How often to check whether a feed has failed.
 CHECK_EVERY_S = 1.0
-# How long events gather before they are pushed: each look into the topic costs as much as many events.
+# How long alerts gather before they are pushed: each look into the topic costs as much as many alerts.
 GATHER_S = 0.05
 
 
@@ -84,7 +84,7 @@ def follow(kafka: Kafka, topic: str, streams: EventStreams, stop: threading.Even
     while not stop.is_set():
         feeds = (
             AlertFeed(kafka, topic, streams.publish_alerts, gather_s=GATHER_S),
-            Feed(kafka, ALARMS_TOPIC, change_decoder(topic), streams.publish_alarms, gather_s=GATHER_S),
+            Feed(kafka, ALARMS_TOPIC, change_decoder(topic), streams.publish_alarms),
         )
         for feed in feeds:
             feed.start()
