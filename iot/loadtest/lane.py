@@ -29,7 +29,7 @@ BATCH, FEW = 1_000, 20
 # because a thread's own data has left the processor's caches when it continues.
 TURN_S = 0.02
 # Readings that are due within this time are sent together, and those of a load whose sending is not measured.
-TICK_S, LOAD_TICK_S = 0.001, 0.005
+TICK_S, LOAD_TICK_S = 0.001, 0.02
 # Maximum time between making a paced reading and sending it.
 AHEAD_S = 0.05
 # How often a waiting thread checks whether it was stopped.
@@ -77,7 +77,7 @@ class Lane:
         self._messages, self._total = plan.messages, self._fleet.count_below(plan.messages)
         self._warm_up = int(self._total * plan.warm_up)
         self._every = plan.follows_every
-        self._tick_s = LOAD_TICK_S if plan.is_load else TICK_S
+        self._is_load = plan.is_load
         self._window = Semaphore(plan.in_flight) if plan.in_flight else None
         # A thread that waits for acknowledgements makes few readings at a time, so that none is old when it is sent.
         waits = plan.client == COURSE or plan.in_flight is not None
@@ -126,13 +126,15 @@ class Lane:
                 at = self._sent - first
                 due = int(np.searchsorted(numbers, schedule.due_by_now()))
                 if due <= at:
-                    schedule.wait_for(int(numbers[at]), self._tick_s, LOOK_S, self._stop)
+                    tick_s = LOAD_TICK_S if self._is_load else TICK_S
+                    schedule.wait_for(int(numbers[at]), tick_s, LOOK_S, self._stop)
                     continue
                 room = self._room(due - at)
                 begun_s = time.monotonic()
                 warm_up = max(0, self._warm_up - self._sent)
                 self._send(records[at : at + room], due_s[at : at + room].tolist())
-                self.delays_s += (begun_s - due_s[at + warm_up : at + room]).clip(0).tolist()
+                if not self._is_load:
+                    self.delays_s += (begun_s - due_s[at + warm_up : at + room]).clip(0).tolist()
 
     def _room(self, wanted: int) -> int:
         """Wait for room in the window; returns the room, at most ``wanted``, or 0 if stopped meanwhile."""

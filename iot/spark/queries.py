@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
 # In real-time mode Spark fetches message by message, and at a thousand a second that costs more than everything else.
 # So messages gather for a moment. While none come, that costs Spark and the broker 0.04 of a core; with 50 ms it
-# is 0.08, and with 10 ms 0.2.
-GATHERED = {"kafka.fetch.max.wait.ms": "100", "kafka.fetch.min.bytes": "50000"}
+# is 0.08, and with 10 ms 0.2. So many bytes gather only above 25,000 readings a second in each partition.
+GATHERED = {"kafka.fetch.max.wait.ms": "100", "kafka.fetch.min.bytes": "500000"}
+# How many messages Spark takes at once of those that Kafka's client has fetched, which are up to 1 MiB. Each time,
+# Spark moves its reader to both ends of the topic to look where they are. So what it did not take is thrown away, and
+# is fetched again: with Kafka's default, 500, nine tenths. Reading 1.5 million readings took 3.3 s instead of 2.4 s,
+# and the broker 1.6 s of CPU instead of 0.65 s.
+TAKEN_AT_ONCE = {"kafka.max.poll.records": "10000"}
 # How long alerts wait for others, to be written in one request.
 LINGER_MS = "10"
 # How long Kafka's client waits for a server that does not accept the connection; its default is 10 s for each.
@@ -57,7 +62,7 @@ def read_topic(
         trigger: of the query, if it may run in real-time mode. Messages are then ``GATHERED``, unless ``kafka`` itself
             says how they are fetched.
     """
-    options = kafka_options(kafka)
+    options = TAKEN_AT_ONCE | kafka_options(kafka)
     if "realTime" in (trigger or {}) and not options.keys() & GATHERED.keys():
         options |= GATHERED
     source = spark.readStream.format("kafka").options(**options)

@@ -207,6 +207,13 @@ def test_a_small_batch_is_interpreted(spark, broker, topic, tmp_path):
     assert spark.conf.get(codegen.FACTORY_MODE) == compiled, "other queries are affected"
 
 
+@pytest.mark.parametrize(("said", "taken"), [({}, "10000"), ({"max.poll.records": "77"}, "77")])
+def test_what_was_fetched_is_taken_at_once_unless_the_client_properties_differ(spark, broker, said, taken):
+    frame = queries.read_topic(spark, Kafka(broker.bootstrap_servers, said), "readings", {0: 0})
+    options = frame._jdf.queryExecution().analyzed().collectLeaves().head().extraOptions()
+    assert options.get("kafka.max.poll.records") == taken
+
+
 @pytest.mark.parametrize(
     ("trigger", "said", "wait_ms"),
     [
@@ -222,7 +229,7 @@ def test_in_real_time_mode_fetches_wait_for_more_messages_unless_the_client_prop
     frame = queries.read_topic(spark, Kafka(broker.bootstrap_servers, said), "readings", {0: 0}, trigger)
     options = frame._jdf.queryExecution().analyzed().collectLeaves().head().extraOptions()
     assert options.get("kafka.fetch.max.wait.ms") == wait_ms
-    assert (options.get("kafka.fetch.min.bytes") == "50000") == (wait_ms == "100")
+    assert (options.get("kafka.fetch.min.bytes") == "500000") == (wait_ms == "100")
 
 
 def test_every_case_of_the_table_gets_the_verdict_of_the_validator(spark):

@@ -157,3 +157,11 @@ def test_the_latency_of_a_late_reading_counts_from_when_it_was_due():
     assert min(sending.delays_s) > 9.9
     # Without the warm-up of both.
     assert len(sending.latencies_s) == len(sending.delays_s) == 48
+
+
+def test_the_delays_of_a_load_are_not_kept():
+    memory = Marking()
+    plan = Plan(test="load", client="confluent-kafka", messages=5_000, threads=1, rate_per_s=1_000.0, is_load=True)
+    sending = lane(plan, memory)
+    sending.send_paced(Schedule(1_000.0, time.monotonic() - 10))
+    assert (len(memory.sent), sending.delays_s) == (5_000, [])
