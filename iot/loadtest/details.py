@@ -9,7 +9,7 @@ from rich.table import Table
 
 from iot.loadtest.latency import in_ms, spread
 from iot.loadtest.results import Result, threads_of
-from iot.loadtest.steps import StepFigures
+from iot.loadtest.steps import StepFigures, speed_varied
 from iot.loadtest.usage import SHORTEST_S
 
 
@@ -77,6 +77,7 @@ def through_the_system(result: Result) -> list[str]:
             how = "held in a longer run" if result.is_confirmed else "not confirmed by a longer run"
             lines.append(f"maximum rate: {result.max_rate_per_s:,.0f} readings/s, {how}")
         lines.append(f"what gave out first: {result.gave_out or 'nothing did'}")
+        lines += [varied] if (varied := speed_varied(result.steps)) else []
     if result.test == "backlog" and result.drain_s is not None and result.drain_rate_per_s is not None:
         alerts = "not all stored" if result.drain_alerts_s is None else f"stored after {result.drain_alerts_s:,.1f} s"
         lines.append(
@@ -139,10 +140,10 @@ def best_of_sweep(results: Sequence[Result]) -> list[str]:
 
 def steps_table(steps: Sequence[StepFigures]) -> Table:
     """A row for each step of a search."""
-    made = Table(box=box.SIMPLE_HEAD, caption="p99 from the moment a reading was due")
+    made = Table(box=box.SIMPLE_HEAD, caption="p99 from the moment a reading was due; speed of the machine itself")
     for name in ("Step", "Rate"):
         made.add_column(name)
-    for name in ("Sent", "Windows p99", "Alerts p99", "Waiting", "Machine"):
+    for name in ("Sent", "Windows p99", "Alerts p99", "Waiting", "Machine", "Speed"):
         made.add_column(name, justify="right")
     made.add_column("Verdict")
     for step in steps:
@@ -154,6 +155,7 @@ def steps_table(steps: Sequence[StepFigures]) -> Table:
             in_ms(step.alerts_ms.p99),
             "-" if step.lag is None else f"{step.lag:,.0f}",
             "-" if step.machine_cpu_pct is None else f"{step.machine_cpu_pct:.0f} %",
+            "-" if step.machine_speed_pct is None else f"{step.machine_speed_pct:.0f} %",
             "holds" if step.held else f"{step.gave_out}: {step.why}",
         )
     return made

@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 from iot.loadtest.details import details, number_of, percent_of
 from iot.loadtest.latency import in_ms
 from iot.loadtest.results import Report
+from iot.loadtest.steps import speed_varied
 
 FOLDER = Path(__file__).parent
 
@@ -18,7 +19,7 @@ FOLDER = Path(__file__).parent
 def render(report: Report) -> bytes:
     """The report as HTML."""
     made = Environment(loader=FileSystemLoader([FOLDER / "templates", FOLDER / "static"]), autoescape=True)
-    made.filters |= {"ms": in_ms, "count": number_of, "percent": percent_of}
+    made.filters |= {"ms": in_ms, "count": number_of, "percent": percent_of, "speed_varied": speed_varied}
     page: str = made.get_template("load_report.html").render(
         report=report,
         details=[details(result) for result in report.tests],

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from iot.loadtest.dashboard_client import DashboardClient
 from iot.loadtest.flags import MAX_RATE_PER_S
 from iot.loadtest.growth import Growth, growth
 from iot.loadtest.latency import Latencies
+from iot.loadtest.machine_speed import MachineSpeed
 from iot.loadtest.probe import RATE_PER_S, Interval, Probe
 from iot.loadtest.process_cpu import ProcessCpu
 from iot.loadtest.search import Attempt
@@ -66,6 +67,7 @@ class Measured(NamedTuple):
     batches: BatchTimes | None
     cpu_pct: dict[str, float]
     machine_cpu_pct: float
+    machine_speed_pct: float | None
 
 
 @dataclass
@@ -82,6 +84,7 @@ class Stepper:
     totals: tuple[int, int] = (0, 0)
     """Readings that all steps until now have sent, and how many of them were acknowledged."""
     workers: int = 0
+    speed: MachineSpeed = field(default_factory=MachineSpeed)
 
     def warm_up(self, rate_per_s: float) -> None:
         """Send at a rate until the system no longer gets faster.
@@ -138,6 +141,7 @@ class Stepper:
             until_s = min(until_s + shortest_s / 2, begin_s + confirm_s)
         end_s = time.monotonic()
         cpu_pct, machine_cpu_pct = self.processes.look(end_s).cpu_pct_since(before), machine.busy_pct()
+        machine_speed_pct = self.speed.pct_since(begin_s)
         sent_per_s = load.acknowledged.rate_per_s(begun) + RATE_PER_S
         times = newest_batches((self.dashboard.metrics() or {}).get("spark_ui"))
         # What is still on its way gets the time that it may take; the load stays the same meanwhile.
@@ -147,7 +151,8 @@ class Stepper:
             hopeless = self._is_over(look_s, rate_per_s, load, f"{label}: waiting for the rest")
         if self.stop.is_set():
             return None
-        return Measured(Interval(begin_s, end_s), sent_per_s, grows, hopeless, times, cpu_pct, machine_cpu_pct)
+        interval = Interval(begin_s, end_s)
+        return Measured(interval, sent_per_s, grows, hopeless, times, cpu_pct, machine_cpu_pct, machine_speed_pct)
 
     def _figures(self, attempt: Attempt, measured: Measured, now_s: float) -> StepFigures:
         interval, grows, times = measured.interval, measured.growth, measured.batches
@@ -174,6 +179,7 @@ class Stepper:
             database_s=times.database_s if times else None,
             cpu_pct=measured.cpu_pct,
             machine_cpu_pct=measured.machine_cpu_pct,
+            machine_speed_pct=measured.machine_speed_pct,
         )
 
     def wait_until_drained(self) -> bool:
@@ -202,6 +208,7 @@ class Stepper:
         while (now_s := time.monotonic()) < until_s and not self.stop.wait(min(LOOK_S, until_s - now_s)):
             load.require_running()
             self.processes.look_if_due(now_s)
+            self.speed.look_if_due(now_s)
             lag = self._lag_now(now_s)
             if lag is not None and lag > most:
                 return True

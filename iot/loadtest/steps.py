@@ -6,6 +6,7 @@ first late one is named.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -22,6 +23,8 @@ DECISIVE = 2.0
 HOPELESS_LAG_S = 10.0
 # A part is named if it takes at least this share of the time that is too long.
 LARGE_SHARE = 0.5
+# By how many per cent of its speed in the first step a machine may change without a remark.
+SAME_SPEED_PCT = 10.0
 
 
 class StepFigures(msgspec.Struct, kw_only=True):
@@ -57,6 +60,8 @@ class StepFigures(msgspec.Struct, kw_only=True):
     cpu_pct: dict[str, float] = {}
     """By process, as far as they run on this machine."""
     machine_cpu_pct: float | None = None
+    machine_speed_pct: float | None = None
+    """How fast the machine itself was; 100 is its speed in the first step."""
     held: bool = False
     gave_out: str = ""
     """What gave out first; empty if the step held."""
@@ -120,6 +125,17 @@ def _spark_or_database(step: StepFigures) -> tuple[str, str]:
         return "Spark's batch or the database", f"{windows}{batch}; Spark's UI does not tell them apart"
     split = f"{windows}; a batch took Spark {step.spark_s:.2g} s and the database {step.database_s:.2g} s"
     return "Spark's batch" if step.spark_s >= step.database_s else "the database", split
+
+
+def speed_varied(steps: Sequence[StepFigures]) -> str:
+    """A sentence about the machine's own speed, if it changed by more than ``SAME_SPEED_PCT``; otherwise empty."""
+    speeds = [step.machine_speed_pct for step in steps if step.machine_speed_pct is not None]
+    if not speeds or max(speeds) - min(speeds) <= SAME_SPEED_PCT:
+        return ""
+    return (
+        f"the machine itself did not keep its speed: {min(speeds):.0f} to {max(speeds):.0f} % of that in the first "
+        "step; the maximum rate is no more exact than that"
+    )
 
 
 def _busy(step: StepFigures) -> str:

@@ -92,6 +92,7 @@ def make_step(kind: str, rate_per_s: float, windows_ms: float) -> StepFigures:
         database_s=0.1,
         cpu_pct={role: rate_per_s / 1_000 + at for at, role in enumerate(ROLES)},
         machine_cpu_pct=97.0,
+        machine_speed_pct=100.0 - rate_per_s / 2_000,
     )
     made.held, _, made.gave_out, made.why = judge(made, 2_000)
     return made

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from iot.loadtest.latency import Milliseconds
-from iot.loadtest.steps import StepFigures, judge
+from iot.loadtest.steps import StepFigures, judge, speed_varied
 
 
 def of_p99(p99_ms: float | None) -> Milliseconds:
@@ -89,3 +89,11 @@ def test_only_a_clear_failure_is_decisive(changes, decisive):
 def test_a_busy_machine_is_said_with_the_processes_that_had_it():
     said = judge(step(windows_ms=2_900, machine_cpu_pct=99.0), 2_000).why
     assert said.endswith("; the machine was 99 % busy (JVM 90 %, generator 40 %, broker 30 % of a core)")
+
+
+def test_a_machine_that_changed_its_speed_is_said_to_have():
+    def varied(*speeds_pct: float | None) -> str:
+        return speed_varied([step(machine_speed_pct=speed_pct) for speed_pct in speeds_pct])
+
+    assert varied() == varied(None) == varied(100.0) == varied(100.0, 95.0, None, 104.0) == ""
+    assert "81 to 107 % of that in the first step" in varied(100.0, 81.2, None, 107.0)
