@@ -1,7 +1,7 @@
 """How fast the machine itself is, by the CPU time that a fixed piece of work takes.
 
-On a machine that is shared, or that gets hot, this changes by half within a minute, and no rate that was measured is
-more exact than that. The CPU time of the work does not count how long it waited for a processor.
+On a machine that is shared, or that gets hot, this changes, and no rate that was measured is more exact than that. The
+CPU time of the work does not count how long it waited for a processor.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-# How often to work, and for about how long: 0.3 % of a core.
+# How often to work. The work takes 2 to 5 ms on the machine of the measurements.
 EVERY_S = 1.0
 WORK = [{"sensor_id": f"sensor_{number}", "value": number / 7} for number in range(60)]
 ROUNDS = 20
